@@ -108,6 +108,8 @@ def _train(options: argparse.Namespace, say: Say) -> Told:
         ),
     )  # fmt: skip
     cost = peak = 0.0
+    if options.start:
+        trainer.begin_from(options.start)
     if options.member in MEMBERS:
         cost = 1e9 * gflop(task.config, task.config["cross_attention_dim"], views)
         peak = measured_peak(options.device, options.bf16)
@@ -128,6 +130,7 @@ def _task(options: argparse.Namespace) -> tuple[Task, int]:
     from dream3d.prior_training.members import AUTOENCODER
     from dream3d.prior_training.members import MEMBERS as KNOWN
     from dream3d.prior_training.pictures import read_pictures
+    from dream3d.prior_training.train import read_state
     from dream3d.priors.static_text import StaticText
 
     text, pictures = StaticText.load(options.text), read_pictures(options.data)
@@ -138,7 +141,8 @@ def _task(options: argparse.Namespace) -> tuple[Task, int]:
     if options.member in MEMBERS:
         member = KNOWN[MEMBERS[options.member]]
         encode = _encoder(options) if options.member == "latent" else None
-        return Denoising(member, batches(member.size, member.grid), encode=encode), member.views
+        config = read_state(options.start)["cfg"] if options.start else None
+        return Denoising(member, batches(member.size, member.grid), config=config, encode=encode), member.views
     if options.member == "vae":
         return Autoencoding(batches(AUTOENCODER["sample_size"])), 1
     even = tuple(replace(subject, weight=1.0) for subject in pictures.subjects)  # a judge has no favourites
@@ -171,6 +175,9 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vae", type=Path, default=Path("priorvae"), metavar="DIR", help="for latent: the exported vae"
     )
+    parser.add_argument(
+        "--start", type=Path, default=None, metavar="FILE", help="begin with the average of another member's state.pt"
+    )
     parser.add_argument("--out", type=Path, default=Path("priortrain"), metavar="DIR")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -194,6 +201,7 @@ def _export(options: argparse.Namespace, say: Say) -> Told:
     described = json.loads((options.data / "subjects.json").read_text(encoding="utf-8"))
     facts = {
         "samples_seen": state["seen"], "steps": state["n"], "minutes": round(state["minutes"], 1),
+        "started_from": state.get("before", {}),
         "machine": options.machine, "parameters": sum(v.numel() for v in state["ema"].values()),
         "pictures_per_object": described["views"], **state.get("facts", {}),
     }  # fmt: skip

@@ -126,6 +126,7 @@ class Trainer:
         self.generator = torch.Generator(how.device).manual_seed(how.seed)
         self.step_count, self.seen, self.seconds = 0, 0, 0.0
         self.facts: dict[str, Any] = {}
+        self.before = {"samples": 0, "minutes": 0.0}
 
     def step(self) -> Tensor:
         """One optimiser step; returns the loss, still on the device."""
@@ -172,11 +173,27 @@ class Trainer:
         state = {
             "net": self.net.state_dict(), "ema": self.ema.state_dict(), "opt": self.optimizer.state_dict(),
             "n": self.step_count, "seen": self.seen, "minutes": self.seconds / 60, "cfg": self.task.config,
-            "facts": self.facts, "generator": self.generator.get_state(),
+            "facts": self.facts, "generator": self.generator.get_state(), "before": self.before,
         }  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, path.with_suffix(".tmp"))
         os.replace(path.with_suffix(".tmp"), path)
+
+    def begin_from(self, path: Path) -> None:
+        """Start with another training's average instead of random weights; optimiser, rate and clock are new.
+
+        Raises:
+            RunFolderError: it is damaged or of another architecture.
+        """
+        state = read_state(path)
+        earlier = state.get("before", {"samples": 0, "minutes": 0.0})
+        try:
+            for net in (self.net, self.ema):
+                net.load_state_dict(state["ema"])
+            samples, minutes = state["seen"] + earlier["samples"], state["minutes"] + earlier["minutes"]
+            self.before = {"samples": samples, "minutes": minutes}
+        except (KeyError, RuntimeError) as error:
+            raise _misfit(path, error) from error
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint.
@@ -190,12 +207,17 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(state["opt"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise RunFolderError(f"checkpoint {path} does not fit this network ({type(error).__name__}).") from error
+            raise _misfit(path, error) from error
+        self.before = state.get("before", self.before)
         self.step_count, self.seen, self.seconds = state["n"], state["seen"], 60 * state["minutes"]
         try:
             self.generator.set_state(state["generator"])
         except (KeyError, RuntimeError):  # written on another kind of device
             self.generator.manual_seed(self.step_count)
+
+
+def _misfit(path: Path, error: Exception) -> RunFolderError:
+    return RunFolderError(f"checkpoint {path} does not fit this network ({type(error).__name__}).")
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -68,10 +68,30 @@ def test_a_stopped_training_is_kept_unmeasured(tmp_path: Path) -> None:
     assert again.step_count == 3 and not trainer.facts
 
 
+def test_a_training_begins_with_another_ones_average(tmp_path: Path) -> None:
+    first, chain = _trainer(30), []
+    run(first, tmp_path, Report(lambda _: None))
+    for _ in range(2):  # a training that began from one that began from the first
+        second = _trainer(30)
+        second.begin_from(tmp_path / "state.pt")
+        for mine, theirs in zip(second.net.parameters(), first.ema.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+        assert second.step_count == second.seen == 0
+        second.save(tmp_path / "state.pt")
+        chain.append(second.before["samples"])
+    assert chain == [240, 240] and second.before["minutes"] > 0
+    again = _trainer(30)
+    again.restore(tmp_path / "state.pt")
+    assert again.before == second.before
+
+
 def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"no checkpoint")
     with pytest.raises(RunFolderError, match="missing or damaged"):
         run(_trainer(1), tmp_path, Report(lambda _: None))
+    torch.save({"ema": {"other": torch.zeros(1)}, "seen": 1, "minutes": 1.0}, tmp_path / "state.pt")
+    with pytest.raises(RunFolderError, match="does not fit this network"):
+        _trainer(1).begin_from(tmp_path / "state.pt")
 
 
 @pytest.mark.parametrize(
