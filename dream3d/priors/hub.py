@@ -11,8 +11,9 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dream3d.checks import MissingError
 from dream3d.priors.known import KNOWN, cache_folder, cached, offline
@@ -123,6 +124,35 @@ def read_json(model: str, path: Path) -> dict:
     if not isinstance(value, dict):
         raise MissingError(f"prior '{model}': {path} is damaged (not a JSON object). Fetch it again.")
     return value
+
+
+def read_index(model: str, folder: Path) -> dict:
+    """The model_index.json of a pipeline's folder: a library and a class for each of its parts.
+
+    Raises:
+        MissingError: it is not such a folder, or damaged.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise MissingError(
+            f"prior '{model}' is not a diffusers pipeline: there is no model_index.json in it. "
+            "A single .safetensors or .ckpt checkpoint must be converted to a diffusers folder first."
+        )
+    return read_json(model, folder / "model_index.json")
+
+
+def class_in(index: Mapping[str, Any], name: str) -> str | None:
+    """Class that a model_index.json gives a part; None where there is no such part."""
+    return (index.get(name) or [None, None])[1]
+
+
+def licence_of(folder: Path | None) -> str:
+    """The licence that the folder's model card names."""
+    readme = folder / "README.md" if folder else None
+    if readme is not None and readme.is_file():
+        for line in readme.read_text(encoding="utf-8", errors="replace").splitlines()[:60]:
+            if line.startswith("license:") and line.partition(":")[2].strip():
+                return line.partition(":")[2].strip()
+    return "unknown: see the model card"
 
 
 def weights_variant(model: str, folder: Path, stem: str, variant: str | None) -> str | None:

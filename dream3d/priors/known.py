@@ -111,6 +111,13 @@ _ROWS = (
     Known("ashawkey/mvdream-sd2.1-diffusers", "MVDream", 256, "OpenRAIL", "four views at once", state="later"),
 )
 
+OPENS: Mapping[str, str] = MappingProxyType(
+    {
+        "StableDiffusionPipeline": "StableDiffusion",
+    }
+)
+"""Class of `dream3d.priors` that opens a pipeline, by `_class_name` in its model_index.json."""
+
 KNOWN: Mapping[str, Known] = MappingProxyType({row.model: row for row in _ROWS})
 """Every known prior by its id."""
 

@@ -1,0 +1,243 @@
+"""The networks and tokenizers of a folder in diffusers' layout: which there are, how they open, where they live."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from dream3d.checks import MissingError
+from dream3d.priors.hub import CURE, first_line, weights_variant
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network of a pipeline, in the subfolder of its name.
+
+    Attributes:
+        classes: what model_index.json may call it; the first is meant where there is no such file.
+        library: module that holds these classes, each with a `from_pretrained`.
+        half: its dtype where half precision is asked for.
+        upcast: stay in float32 then, if its own config says `force_upcast`.
+        optional: a folder may come without it; it is None then.
+    """
+
+    classes: tuple[str, ...]
+    library: str = "diffusers"
+    half: torch.dtype = torch.float16
+    upcast: bool = False
+    optional: bool = False
+
+    @property
+    def stem(self) -> str:
+        """Of the weights' file."""
+        return "model" if self.library == "transformers" else "diffusion_pytorch_model"
+
+    def dtype(self, asked: torch.dtype, network: Any) -> torch.dtype:
+        """What the network computes in where the prior is asked for `asked`."""
+        if asked not in (torch.float16, torch.bfloat16):
+            return asked
+        return torch.float32 if self.upcast and getattr(network.config, "force_upcast", False) else self.half
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One tokenizer of a pipeline, in the subfolder of its name.
+
+    Attributes:
+        kind: class in transformers.
+        length: tokens that it pads and cuts to; one number, or one for each pipeline class; None is its own.
+        optional: a folder may come without it.
+    """
+
+    kind: str = "CLIPTokenizer"
+    length: int | Mapping[str, int] | None = None
+    optional: bool = False
+
+
+UNET = Part(("UNet2DConditionModel",))
+VAE = Part(("AutoencoderKL",), upcast=True)
+CLIP = Part(("CLIPTextModel",), "transformers")
+T5 = Part(("T5EncoderModel",), "transformers", half=torch.bfloat16)  # its activations leave float16's range
+
+
+class Opened(nn.Module):
+    """The networks and tokenizers of one folder, as attributes by their names there.
+
+    Guests are networks that stay on the CPU; the rest follows `place`. Networks are called by `call`, which lends a
+    guest copies of its weights on the device: they live as long as the call, or its graph.
+    """
+
+    # The hub's libraries type their classes loosely.
+    unet: Any
+    vae: Any
+    transformer: Any
+    text_encoder: Any
+    tokenizer: Any
+
+    def __init__(
+        self,
+        networks: Mapping[str, Any],
+        readers: Mapping[str, Any],
+        *,
+        guests: Sequence[str] = (),
+        index: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.index = index
+        self.readers = tuple(readers)
+        self.guests = frozenset(name for name in guests if networks.get(name) is not None)
+        self.device = torch.device("cpu")
+        for name, network in networks.items():
+            if network is not None:
+                network.eval().requires_grad_(False)
+            # A registered module would follow the prior to its device.
+            (object.__setattr__ if name in self.guests else setattr)(self, name, network)
+        for name, reader in readers.items():
+            setattr(self, name, reader)
+
+    def place(self, device: torch.device, dtype: torch.dtype, parts: Mapping[str, Part]) -> None:
+        """Move every network to the dtype that its part has for `dtype`, and all but guests to the device."""
+        self.device = device
+        for name, part in parts.items():
+            network = getattr(self, name)
+            if network is None:
+                continue
+            network.to(device=None if name in self.guests else device, dtype=part.dtype(dtype, network))
+            if device.type == "cuda" and name not in self.guests:
+                network.to(memory_format=torch.channels_last)
+
+    def call(self, name: str, method: str, *args: Any, **settings: Any) -> Any:
+        """`network.method(...)`, wherever the network lives."""
+        network = getattr(self, name)
+        if name not in self.guests:
+            return getattr(network, method)(*args, **settings)
+        own = (*network.named_parameters(), *network.named_buffers())
+        lent = {f"network.{key}": value.to(self.device) for key, value in own}
+        return functional_call(_Method(network, method), lent, args, settings)
+
+    def tokens(self, text: str, tokenizer: str = "tokenizer") -> tuple[Tensor, Tensor]:
+        """Ids and mask of one text, 1 x L each, padded or cut to what the tokenizer reads."""
+        read, length = getattr(self, tokenizer), getattr(self, tokenizer).model_max_length
+        made = read(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return made.input_ids.to(self.device), made.attention_mask.to(self.device)
+
+    @torch.no_grad()
+    def embed(
+        self, text: str, encoder: str = "text_encoder", tokenizer: str = "tokenizer", *, masked: bool = False
+    ) -> Float[Tensor, "L D"]:
+        """An encoder's last layer for one text; `masked` hides the padding from it (as its config may ask for)."""
+        ids, mask = self.tokens(text, tokenizer)
+        masked = masked or getattr(getattr(self, encoder).config, "use_attention_mask", False)
+        return self.call(encoder, "__call__", ids, attention_mask=mask if masked else None)[0][0]
+
+    def say_cut(self, texts: Sequence[str]) -> None:
+        """Warn once about the longest of the texts that no encoder can read to its end."""
+        readers = [getattr(self, name) for name in self.readers]
+        reader = max(readers, key=lambda r: r.model_max_length, default=None)
+        if reader is None:
+            return
+        length = reader.model_max_length
+        counts = {text: len(reader(text, verbose=False).input_ids) for text in texts}
+        longest = max(counts, key=counts.__getitem__, default="")
+        if counts.get(longest, 0) > length:
+            warnings.warn(
+                f"the prompt has {counts[longest]} tokens and the text encoder reads {length}: what follows is cut, "
+                "the view words at the end first, so front and back will look alike. Shorten it: "
+                f"'{longest[:60]}...'",
+                stacklevel=5,
+            )
+
+
+class _Method(nn.Module):
+    """One method of a network as a module over it, whose weights a functional call may replace."""
+
+    def __init__(self, network: nn.Module, method: str) -> None:
+        super().__init__()
+        self.network = network
+        self._method = method
+
+    def forward(self, *args: Any, **settings: Any) -> Any:
+        return getattr(self.network, self._method)(*args, **settings)
+
+
+def open_networks(
+    model: str, folder: Path, parts: Mapping[str, tuple[Part, str]], variant: str | None, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Read networks from the subfolders of their names; the rest of the folder is not looked at.
+
+    Args:
+        model: what the user calls it, for errors.
+        parts: by name, each with the one of its classes that is meant.
+        variant: of the files, such as "fp16"; None takes what is there.
+        dtype: of the weights.
+
+    Raises:
+        MissingError: missing, damaged or unfitting weights, in one line.
+    """
+    from transformers.utils import logging
+
+    has_bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return {name: _open(model, folder / name, part, kind, variant, dtype) for name, (part, kind) in parts.items()}
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise MissingError(f"prior '{model}' could not be opened: {first_line(error)}. {CURE}") from error
+    finally:
+        if has_bar:
+            logging.enable_progress_bar()
+
+
+def _open(model: str, folder: Path, part: Part, kind: str, variant: str | None, dtype: torch.dtype) -> Any:
+    found = weights_variant(model, folder, part.stem, variant)
+    settings: dict[str, Any] = {"variant": found, "use_safetensors": True, "local_files_only": True}
+    if part.library == "transformers":
+        settings["dtype"] = dtype
+    else:
+        settings["torch_dtype"] = dtype
+        settings["low_cpu_mem_usage"] = importlib.util.find_spec("accelerate") is not None
+    cls = getattr(importlib.import_module(part.library), kind)
+    network, info = cls.from_pretrained(folder, output_loading_info=True, **settings)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise MissingError(
+            f"prior '{model}': {folder.name} lacks {len(missing)} tensors ({missing[0]} ...). Fetch it again."
+        )
+    return network
+
+
+def open_readers(model: str, folder: Path, readers: Mapping[str, Reader], pipeline: str) -> dict[str, Any]:
+    """Read tokenizers, each told how many tokens to read.
+
+    Args:
+        pipeline: class in model_index.json, which some lengths depend on.
+
+    Raises:
+        MissingError: missing or damaged files, in one line.
+    """
+    import transformers
+
+    opened = {}
+    try:
+        for name, reader in readers.items():
+            opened[name] = getattr(transformers, reader.kind).from_pretrained(folder / name, local_files_only=True)
+            length = reader.length.get(pipeline) if isinstance(reader.length, Mapping) else reader.length
+            if length is not None:
+                opened[name].model_max_length = length
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+        raise MissingError(f"prior '{model}' could not be opened: {first_line(error)}. {CURE}") from error
+    return opened
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """Of a network's weights."""
+    return next(network.parameters()).dtype
