@@ -91,11 +91,13 @@ class Judging(Task):
 @final
 class Matching(Judging):
     """Pictures and captions: cross entropy both ways over the batch (CLIP, arXiv:2103.00020); captions of the same
-    subject in the same colour are not held against one another."""
+    subject in the same colour are not held against one another. And pictures against all names, since a batch of a few
+    dozen seldom holds two things that look alike."""
 
     def __init__(self, batches: Batches, held_out: Batches, *, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__(batches, held_out, widths=widths)
         self.config["words"] = batches.text.size
+        self.tokens = batches.text.embed(self.names).tokens.to(batches.device)
 
     def network(self) -> nn.Module:
         return Matcher(**self.config)
@@ -103,22 +105,23 @@ class Matching(Judging):
     def loss(self, net: Callable[..., Any], count: int, generator: torch.Generator) -> Tensor:
         drawn = self.batches.pictures(count, generator)
         tokens, _ = self.batches.captions.embed(drawn.caption)
-        logits = net(worsened(drawn.images, generator), tokens).float()
-        kind = self.name_of[drawn.subject] * (len(COLORS) + 1) + drawn.paint
+        both = net(worsened(drawn.images, generator), torch.cat([tokens, self.tokens])).float()
+        logits, names = both.split([count, len(self.names)], 1)
+        name = self.name_of[drawn.subject]
+        kind = name * (len(COLORS) + 1) + drawn.paint
         same = kind[:, None] == kind[None, :]
         # A twin's text is as right as one's own, so it is left out of the sum.
         twins = same & ~torch.eye(count, dtype=torch.bool, device=same.device)
         logits = logits.masked_fill(twins, -torch.inf)
         right = torch.arange(count, device=logits.device)
         cross = nn.functional.cross_entropy
-        return 0.5 * (cross(logits, right) + cross(logits.T, right))
+        return 0.5 * (cross(logits, right) + cross(logits.T, right)) + cross(names, name)
 
     @torch.no_grad()
     def facts(self, net: nn.Module, generator: torch.Generator) -> dict[str, Any]:
         """R@1 and R@5 over all names on held-out views, one average a name."""
         matcher, top1, top5 = cast(Matcher, net), [], []
-        tokens = self.batches.text.embed(self.names).tokens.to(self.batches.device)
-        texts = matcher.texts(tokens)
+        texts = matcher.texts(self.tokens)
         for subject, name in enumerate(self.name_of.tolist()):
             images = self.held_out.over_grey(self._rows(subject))
             similarity = matcher.images(images) @ texts.T
