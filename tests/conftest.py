@@ -1,7 +1,8 @@
-"""Shared by every test: no network, and a Stable Diffusion of a few thousand weights."""
+"""Shared by every test: no network, and priors of a few thousand weights."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import json
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Before anything imports a hub client: it reads these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,6 +23,9 @@ import jaxtyping
 import pytest
 import torch
 from beartype import BeartypeConf, beartype
+
+from tests.tiny_pipelines import write_pipeline
+from tests.tiny_seeing import write_controlnet, write_ip_adapter, write_picture
 
 # The shapes in signatures are checked at run time here: annotations that lie are worse than none. In these packages,
 # and before any of them is imported; the checker needs an importable name and takes an int where a float is asked for.
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
     from dream3d.evaluation.judge import Judge
     from dream3d.priors.base import Prior
 
-TinyStableDiffusion = Callable[..., Path]
+TinyPipeline = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
@@ -54,91 +58,30 @@ def as_users_run() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-def write_tokenizer(folder: Path) -> None:
-    """A CLIP tokenizer that spells: one token a letter, in the files that Stable Diffusion folders have."""
-    folder.mkdir(parents=True)
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,-!'"
-    tokens = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-    special["pad_token"] = "<|endoftext|>"
-    (folder / "special_tokens_map.json").write_text(json.dumps(special))
-    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, **special}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-
-
 @pytest.fixture(scope="session")
-def tiny_stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> TinyStableDiffusion:
-    """Write a random pipeline of Stable Diffusion's classes and return its folder; pictures are 16 x 16, latents 8 x 8.
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> TinyPipeline:
+    """Write a random pipeline of a class in `tiny_pipelines.PIPELINES` and return its folder; latents are 8 x 8.
 
-    Call it with settings of the scheduler: `tiny_stable_diffusion(prediction_type="v_prediction")`.
+    Call it with the class and settings of its function there: `tiny_pipeline("FluxPipeline", guided=False)`.
     """
     made: dict[str, Path] = {}
 
-    def write(**scheduler: object) -> Path:
-        key = json.dumps(scheduler, sort_keys=True)
+    def write(pipeline: str, **settings: object) -> Path:
+        key = json.dumps([pipeline, settings], sort_keys=True)
         if key not in made:
-            made[key] = tmp_path_factory.mktemp("sd") / "tiny"
-            _write_pipeline(made[key], scheduler)
+            made[key] = write_pipeline(tmp_path_factory.mktemp(pipeline) / "tiny", pipeline, **settings)
         return made[key]
 
     return write
 
 
-def _write_pipeline(folder: Path, scheduler: dict[str, object]) -> None:
-    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+@pytest.fixture(scope="session")
+def tiny_stable_diffusion(tiny_pipeline: TinyPipeline) -> Callable[..., Path]:
+    """Write a random Stable Diffusion and return its folder; pictures are 16 x 16.
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=16,
-            attention_head_dim=2,
-            norm_num_groups=4,
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            norm_num_groups=4,
-            sample_size=16,
-        )
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=84,
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=77,
-                bos_token_id=82,
-                eos_token_id=83,
-                pad_token_id=83,
-            )
-        )
-    unet.save_pretrained(folder / "unet")
-    vae.save_pretrained(folder / "vae")
-    text_encoder.save_pretrained(folder / "text_encoder")
-    settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-    DDPMScheduler(**{**settings, "clip_sample": False, **scheduler}).save_pretrained(folder / "scheduler")
-    write_tokenizer(folder / "tokenizer")
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": "0.30.0",
-        "scheduler": ["diffusers", "DDPMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index))
-    (folder / "README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n")
+    Call it with settings of the scheduler: `tiny_stable_diffusion(prediction_type="v_prediction")`.
+    """
+    return functools.partial(tiny_pipeline, "StableDiffusionPipeline")
 
 
 def members(family: type, package: str) -> list[type]:
@@ -181,6 +124,60 @@ def _stable_diffusion(kind: str) -> Callable[[pytest.FixtureRequest], Prior]:
         return StableDiffusion(model=str(folder))
 
     return build
+
+
+def _pretrained(name: str, pipeline: str, **settings: Any) -> Callable[[pytest.FixtureRequest], Prior]:
+    def build(request: pytest.FixtureRequest) -> Prior:
+        import dream3d.priors
+
+        folder = request.getfixturevalue("tiny_pipeline")(pipeline)
+        return getattr(dream3d.priors, name)(model=str(folder), **settings)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disc on nothing, 20 rows of 16 pixels."""
+    return write_picture(tmp_path_factory.mktemp("picture") / "disc.png")
+
+
+@pytest.fixture(scope="session")
+def tiny_controlnet(tmp_path_factory: pytest.TempPathFactory, tiny_stable_diffusion: Callable[..., Path]) -> Path:
+    """A ControlNet for `tiny_stable_diffusion`."""
+    return write_controlnet(tmp_path_factory.mktemp("controlnet") / "tiny", tiny_stable_diffusion())
+
+
+@pytest.fixture(scope="session")
+def tiny_ip_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_stable_diffusion: Callable[..., Path]) -> Path:
+    """An IP-Adapter for `tiny_stable_diffusion`."""
+    return write_ip_adapter(tmp_path_factory.mktemp("ip_adapter") / "tiny", tiny_stable_diffusion())
+
+
+def _seeing(name: str, pipeline: str, *, looks: bool = False, **settings: Any) -> Callable[..., Prior]:
+    def build(request: pytest.FixtureRequest) -> Prior:
+        import dream3d.priors
+
+        made = request.getfixturevalue("tiny_pipeline")(pipeline, looks=looks)
+        seen = {"image": str(request.getfixturevalue("tiny_picture"))} if looks else {}
+        return getattr(dream3d.priors, name)(model=str(made), **seen, **settings)
+
+    return build
+
+
+def _controlnet(request: pytest.FixtureRequest) -> Prior:
+    from dream3d.priors import ControlNet, StableDiffusion
+
+    of = StableDiffusion(model=str(request.getfixturevalue("tiny_stable_diffusion")()))
+    return ControlNet(of=of, model=str(request.getfixturevalue("tiny_controlnet")))
+
+
+def _ip_adapter(request: pytest.FixtureRequest) -> Prior:
+    from dream3d.priors import IPAdapter, StableDiffusion
+
+    of = StableDiffusion(model=str(request.getfixturevalue("tiny_stable_diffusion")()))
+    picture = str(request.getfixturevalue("tiny_picture"))
+    return IPAdapter(of=of, model=str(request.getfixturevalue("tiny_ip_adapter")), image=picture)
 
 
 def write_builtin(folder: Path, *, latent: bool = False) -> Path:
@@ -259,12 +256,22 @@ PRIORS: dict[str, Callable[[pytest.FixtureRequest], Prior]] = {
     "builtin": _builtin,
     "builtin_mv": _builtin_mv,
     "builtin_latent": _builtin_latent,
+    "controlnet": _controlnet,
+    "deepfloyd": _pretrained("DeepFloyd", "IFPipeline"),
+    "flux": _pretrained("Flux", "FluxPipeline", image_size=16, text_tokens=16),
     "gaussian": _gaussian,
     "gaussian_flow": _gaussian_flow,
+    "imagedream": _seeing("MVDream", "MVDreamPipeline", image_size=16, looks=True),
+    "ip_adapter": _ip_adapter,
     "mixture": _mixture,
+    "mvdream": _seeing("MVDream", "MVDreamPipeline", image_size=16),
+    "pixart": _pretrained("PixArt", "PixArtAlphaPipeline"),
+    "sd3": _pretrained("SD3", "StableDiffusion3Pipeline", text_tokens=16),
+    "sdxl": _pretrained("SDXL", "StableDiffusionXLPipeline"),
     "stable_diffusion_eps": _stable_diffusion("epsilon"),
     "stable_diffusion_v": _stable_diffusion("v_prediction"),
     "stable_diffusion_x0": _stable_diffusion("sample"),
+    "zero123": _seeing("Zero123", "Zero123Pipeline", looks=True),
 }
 
 

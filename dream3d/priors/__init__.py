@@ -16,14 +16,23 @@ if TYPE_CHECKING:
     from dream3d.priors.builtin import Builtin as Builtin
     from dream3d.priors.builtin_latent import BuiltinLatent as BuiltinLatent
     from dream3d.priors.builtin_mv import BuiltinMV as BuiltinMV
+    from dream3d.priors.controlnet import ControlNet as ControlNet
     from dream3d.priors.critic import Critic as Critic
     from dream3d.priors.critic import Denoising as Denoising
     from dream3d.priors.critic import FullCopy as FullCopy
     from dream3d.priors.critic import TrainablePrior as TrainablePrior
+    from dream3d.priors.deepfloyd import DeepFloyd as DeepFloyd
+    from dream3d.priors.flow import SD3 as SD3
+    from dream3d.priors.flow import Flux as Flux
     from dream3d.priors.gaussian import Gaussian as Gaussian
+    from dream3d.priors.ip_adapter import IPAdapter as IPAdapter
     from dream3d.priors.lora import LoRA as LoRA
     from dream3d.priors.mixture import Mixture as Mixture
+    from dream3d.priors.mvdream import MVDream as MVDream
+    from dream3d.priors.pixart import PixArt as PixArt
+    from dream3d.priors.sdxl import SDXL as SDXL
     from dream3d.priors.stable_diffusion import StableDiffusion as StableDiffusion
+    from dream3d.priors.zero123 import Zero123 as Zero123
 
 _HOMES = {
     "Builtin": "builtin",
@@ -31,19 +40,28 @@ _HOMES = {
     "BuiltinMV": "builtin_mv",
     "Card": "base",
     "Condition": "base",
+    "ControlNet": "controlnet",
     "Critic": "critic",
+    "DeepFloyd": "deepfloyd",
     "Denoising": "critic",
     "DiscreteSchedule": "base",
     "FlowSchedule": "base",
+    "Flux": "flow",
     "FullCopy": "critic",
     "Gaussian": "gaussian",
+    "IPAdapter": "ip_adapter",
     "LoRA": "lora",
+    "MVDream": "mvdream",
     "Mixture": "mixture",
+    "PixArt": "pixart",
     "Prior": "base",
     "Query": "base",
+    "SD3": "flow",
+    "SDXL": "sdxl",
     "Schedule": "base",
     "StableDiffusion": "stable_diffusion",
     "TrainablePrior": "critic",
+    "Zero123": "zero123",
 }
 
 __all__ = [
@@ -52,19 +70,28 @@ __all__ = [
     "BuiltinMV",
     "Card",
     "Condition",
+    "ControlNet",
     "Critic",
+    "DeepFloyd",
     "Denoising",
     "DiscreteSchedule",
     "FlowSchedule",
+    "Flux",
     "FullCopy",
     "Gaussian",
+    "IPAdapter",
     "LoRA",
+    "MVDream",
     "Mixture",
+    "PixArt",
     "Prior",
     "Query",
+    "SD3",
+    "SDXL",
     "Schedule",
     "StableDiffusion",
     "TrainablePrior",
+    "Zero123",
 ]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dream3d.checks import MissingError
-from dream3d.priors.known import KNOWN, cache_folder, cached, offline
+from dream3d.priors.known import KNOWN, OPENS, cache_folder, cached, offline
 
 CURE = "Give a local folder with --prior DIR, or another id: dream3d priors"
 
@@ -30,6 +30,19 @@ def local_folder(model: str, revision: str | None = None) -> Path | None:
     """The folder of a path or of a cached id, if it is on this machine; no network."""
     path = Path(model).expanduser()
     return path if path.is_dir() else cached(model, revision)
+
+
+def opener(model: str) -> str:
+    """Class of `dream3d.priors` that opens a folder or hub id: by its model_index.json where it is on this machine,
+    else by the table of known ids, else "StableDiffusion"."""
+    folder = local_folder(model)
+    try:
+        found = str(read_index(model, folder).get("_class_name")) if folder else ""
+    except MissingError:  # said in full when it is opened
+        found = ""
+    if found in OPENS:
+        return OPENS[found]
+    return KNOWN[model].opens if model in KNOWN else "StableDiffusion"
 
 
 def obtain(model: str, *, revision: str | None, files: Sequence[str], check: Callable[[Path], object]) -> Path:

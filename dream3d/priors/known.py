@@ -1,7 +1,7 @@
 """Which pretrained priors are known by name, and which of them lie in the local cache. Standard library only.
 
 Ids vanish: the Stable Diffusion 2 family left its owner's account in November 2025, version 1.5 moved in August 2024.
-So an id is a row in this table and nowhere else, and `StableDiffusion` opens any folder or id beside these.
+So an id is a row in this table and nowhere else, and any folder or id beside these opens as well (`hub.opener`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Known:
         state: "ready" (this version opens it), "later" (it does not yet), "removed" (its owner took it away).
         removed: when, if so.
         instead: another id with the same weights, if one is known.
+        opens: class of `dream3d.priors`.
     """
 
     model: str
@@ -39,10 +40,12 @@ class Known:
     state: State = "ready"
     removed: str = ""
     instead: str = ""
+    opens: str = "StableDiffusion"
 
 
 _RAIL_M = "CreativeML OpenRAIL-M"
 _RAIL_PP = "CreativeML OpenRAIL++-M"
+_GATED = "gated: accept its terms on the model page, then hf auth login"
 
 _ROWS = (
     Known(
@@ -106,14 +109,98 @@ _ROWS = (
         removed="Aug 2024",
         instead="stable-diffusion-v1-5/stable-diffusion-v1-5",
     ),
-    Known("stabilityai/stable-diffusion-xl-base-1.0", "Stable Diffusion XL", 1024, _RAIL_PP, state="later"),
-    Known("DeepFloyd/IF-I-XL-v1.0", "DeepFloyd IF", 64, "DeepFloyd IF", "gated; sees pixels", state="later"),
+    Known(
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "Stable Diffusion XL",
+        1024,
+        _RAIL_PP,
+        "predicts noise; 12 GB or more",
+        opens="SDXL",
+    ),
+    Known(
+        "DeepFloyd/IF-I-XL-v1.0",
+        "DeepFloyd IF, first stage",
+        64,
+        "DeepFloyd IF (research only)",
+        f"pixels, no autoencoder; T5 takes 9 GB; {_GATED}",
+        opens="DeepFloyd",
+    ),
+    Known(
+        "DeepFloyd/IF-I-M-v1.0",
+        "DeepFloyd IF, first stage, small",
+        64,
+        "DeepFloyd IF (research only)",
+        f"a tenth of the XL network, the same T5; {_GATED}",
+        opens="DeepFloyd",
+    ),
+    Known(
+        "stabilityai/stable-diffusion-3-medium-diffusers",
+        "Stable Diffusion 3 medium",
+        1024,
+        "Stability AI Community",
+        f"predicts flow; T5 may be left out; {_GATED}",
+        opens="SD3",
+    ),
+    Known(
+        "stabilityai/stable-diffusion-3.5-medium",
+        "Stable Diffusion 3.5 medium",
+        1024,
+        "Stability AI Community",
+        f"predicts flow; T5 may be left out; {_GATED}",
+        opens="SD3",
+    ),
+    Known(
+        "black-forest-labs/FLUX.1-dev",
+        "FLUX.1 [dev]",
+        1024,
+        "FLUX.1 [dev] (non-commercial)",
+        f"predicts flow, guidance-distilled; 34 GB in half precision; {_GATED}",
+        opens="Flux",
+    ),
+    Known(
+        "black-forest-labs/FLUX.1-schnell",
+        "FLUX.1 [schnell]",
+        1024,
+        "Apache-2.0",
+        "predicts flow, distilled to few steps; 34 GB in half precision",
+        opens="Flux",
+    ),
+    Known(
+        "PixArt-alpha/PixArt-XL-2-512x512",
+        "PixArt-alpha 512",
+        512,
+        _RAIL_PP,
+        "predicts noise; small transformer, T5 takes 9 GB",
+        opens="PixArt",
+    ),
+    Known(
+        "PixArt-alpha/PixArt-XL-2-1024-MS",
+        "PixArt-alpha 1024",
+        1024,
+        _RAIL_PP,
+        "predicts noise; small transformer, T5 takes 9 GB",
+        opens="PixArt",
+    ),
+    Known(
+        "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+        "PixArt-Sigma 1024",
+        1024,
+        _RAIL_PP,
+        "predicts noise; small transformer, T5 takes 9 GB",
+        opens="PixArt",
+    ),
     Known("ashawkey/mvdream-sd2.1-diffusers", "MVDream", 256, "OpenRAIL", "four views at once", state="later"),
 )
 
 OPENS: Mapping[str, str] = MappingProxyType(
     {
         "StableDiffusionPipeline": "StableDiffusion",
+        "StableDiffusionXLPipeline": "SDXL",
+        "IFPipeline": "DeepFloyd",
+        "StableDiffusion3Pipeline": "SD3",
+        "FluxPipeline": "Flux",
+        "PixArtAlphaPipeline": "PixArt",
+        "PixArtSigmaPipeline": "PixArt",
     }
 )
 """Class of `dream3d.priors` that opens a pipeline, by `_class_name` in its model_index.json."""

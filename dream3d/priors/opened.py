@@ -24,8 +24,8 @@ class Part:
     """One network of a pipeline, in the subfolder of its name.
 
     Attributes:
-        classes: what model_index.json may call it; the first is meant where there is no such file.
-        library: module that holds these classes, each with a `from_pretrained`.
+        classes: what model_index.json may call it; the first is the class that opens it.
+        library: module that holds this class, which has a `from_pretrained`.
         half: its dtype where half precision is asked for.
         upcast: stay in float32 then, if its own config says `force_upcast`.
         optional: a folder may come without it; it is None then.
@@ -42,11 +42,11 @@ class Part:
         """Of the weights' file."""
         return "model" if self.library == "transformers" else "diffusion_pytorch_model"
 
-    def dtype(self, asked: torch.dtype, network: Any) -> torch.dtype:
-        """What the network computes in where the prior is asked for `asked`."""
+    def dtype(self, asked: torch.dtype, config: Any = None) -> torch.dtype:
+        """What the network computes in where the prior is asked for `asked`; without a config, what to open it in."""
         if asked not in (torch.float16, torch.bfloat16):
             return asked
-        return torch.float32 if self.upcast and getattr(network.config, "force_upcast", False) else self.half
+        return torch.float32 if self.upcast and (config is None or config.force_upcast) else self.half
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Reader:
 UNET = Part(("UNet2DConditionModel",))
 VAE = Part(("AutoencoderKL",), upcast=True)
 CLIP = Part(("CLIPTextModel",), "transformers")
+CLIP_PROJECTED = Part(("CLIPTextModelWithProjection",), "transformers")
 T5 = Part(("T5EncoderModel",), "transformers", half=torch.bfloat16)  # its activations leave float16's range
 
 
@@ -112,7 +113,7 @@ class Opened(nn.Module):
             network = getattr(self, name)
             if network is None:
                 continue
-            network.to(device=None if name in self.guests else device, dtype=part.dtype(dtype, network))
+            network.to(device=None if name in self.guests else device, dtype=part.dtype(dtype, network.config))
             if device.type == "cuda" and name not in self.guests:
                 network.to(memory_format=torch.channels_last)
 
@@ -130,6 +131,16 @@ class Opened(nn.Module):
         read, length = getattr(self, tokenizer), getattr(self, tokenizer).model_max_length
         made = read(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return made.input_ids.to(self.device), made.attention_mask.to(self.device)
+
+    @torch.no_grad()
+    def clip(
+        self, text: str, encoder: str = "text_encoder", tokenizer: str = "tokenizer"
+    ) -> tuple[Float[Tensor, "L D"], Float[Tensor, "P"]]:
+        """What later pipelines take of CLIP for one text: its last layer but one, and the whole text in one vector
+        (projected where the encoder has a projection)."""
+        out = self.call(encoder, "__call__", self.tokens(text, tokenizer)[0], output_hidden_states=True)
+        pooled = out.text_embeds if "text_embeds" in out else out.pooler_output
+        return out.hidden_states[-2][0], pooled[0]
 
     @torch.no_grad()
     def embed(
@@ -171,33 +182,36 @@ class _Method(nn.Module):
 
 
 def open_networks(
-    model: str, folder: Path, parts: Mapping[str, tuple[Part, str]], variant: str | None, dtype: torch.dtype
+    model: str, folder: Path, parts: Mapping[str, Part], variant: str | None, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Read networks from the subfolders of their names; the rest of the folder is not looked at.
 
     Args:
         model: what the user calls it, for errors.
-        parts: by name, each with the one of its classes that is meant.
+        parts: by name.
         variant: of the files, such as "fp16"; None takes what is there.
-        dtype: of the weights.
+        dtype: that the prior is asked for; parts know what it means for them.
 
     Raises:
         MissingError: missing, damaged or unfitting weights, in one line.
     """
+    from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging
 
-    has_bar = logging.is_progress_bar_enabled()
+    has_bar, level = logging.is_progress_bar_enabled(), diffusers_logging.get_verbosity()
     logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()  # old configs hold keys that today's classes ignore, and say so
     try:
-        return {name: _open(model, folder / name, part, kind, variant, dtype) for name, (part, kind) in parts.items()}
+        return {name: _open(model, folder / name, part, variant, part.dtype(dtype)) for name, part in parts.items()}
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise MissingError(f"prior '{model}' could not be opened: {first_line(error)}. {CURE}") from error
     finally:
+        diffusers_logging.set_verbosity(level)
         if has_bar:
             logging.enable_progress_bar()
 
 
-def _open(model: str, folder: Path, part: Part, kind: str, variant: str | None, dtype: torch.dtype) -> Any:
+def _open(model: str, folder: Path, part: Part, variant: str | None, dtype: torch.dtype) -> Any:
     found = weights_variant(model, folder, part.stem, variant)
     settings: dict[str, Any] = {"variant": found, "use_safetensors": True, "local_files_only": True}
     if part.library == "transformers":
@@ -205,7 +219,7 @@ def _open(model: str, folder: Path, part: Part, kind: str, variant: str | None, 
     else:
         settings["torch_dtype"] = dtype
         settings["low_cpu_mem_usage"] = importlib.util.find_spec("accelerate") is not None
-    cls = getattr(importlib.import_module(part.library), kind)
+    cls = getattr(importlib.import_module(part.library), part.classes[0])
     network, info = cls.from_pretrained(folder, output_loading_info=True, **settings)
     missing = sorted(info["missing_keys"])
     if missing:
@@ -229,6 +243,8 @@ def open_readers(model: str, folder: Path, readers: Mapping[str, Reader], pipeli
     opened = {}
     try:
         for name, reader in readers.items():
+            if not any((folder / name / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+                _require_sentencepiece(model, name)
             opened[name] = getattr(transformers, reader.kind).from_pretrained(folder / name, local_files_only=True)
             length = reader.length.get(pipeline) if isinstance(reader.length, Mapping) else reader.length
             if length is not None:
@@ -236,6 +252,22 @@ def open_readers(model: str, folder: Path, readers: Mapping[str, Reader], pipeli
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         raise MissingError(f"prior '{model}' could not be opened: {first_line(error)}. {CURE}") from error
     return opened
+
+
+def _require_sentencepiece(model: str, name: str) -> None:
+    lacking = [package for package in ("sentencepiece", "google.protobuf") if not _installed(package)]
+    if lacking:
+        raise MissingError(
+            f"prior '{model}': {name}/tokenizer.json is missing, and spiece.model needs two packages: "
+            "pip install sentencepiece protobuf"
+        )
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name
+        return False
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:

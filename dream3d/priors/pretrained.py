@@ -71,6 +71,8 @@ class Pretrained(Prior, ABC):
     """Which pipelines it opens, in words."""
     parts: Mapping[str, Part]
     readers: Mapping[str, Reader]
+    skipped: frozenset[str] = frozenset()
+    """Optional parts and readers that are not wanted."""
     core: ClassVar[str] = "unet"
     """The part that `denoise` asks."""
     usual_size: ClassVar[int] = 512
@@ -214,7 +216,8 @@ class Pretrained(Prior, ABC):
         weights = [f"{name}/{part.stem}{end}" for name, part in self.parts.items() for end in ends]
         settings = [f"{name}/config.json" for name in self.parts]
         readers = [f"{name}/*" for name in self.readers]
-        return ["model_index.json", "README.md", "scheduler/*.json", *readers, *settings, *weights]
+        found = ["model_index.json", "README.md", "scheduler/*.json", *readers, *settings, *weights]
+        return [pattern for pattern in found if pattern.partition("/")[0] not in self.skipped]
 
     @final
     def _check(self, folder: Path) -> None:
@@ -230,22 +233,27 @@ class Pretrained(Prior, ABC):
         channels = read_json(self.model, folder / self.core / "config.json").get("in_channels", latents)
         if channels != latents:
             raise MissingError(
-                f"prior '{self.model}' takes {channels} channels where its pictures have {latents} (inpainting or "
-                f"depth); expected a plain text-to-image network. {CURE}"
+                f"prior '{self.model}' takes {channels} channels where its pictures have {latents} (inpainting, depth "
+                f"or upscaling); expected a plain text-to-image network. {CURE}"
             )
         self._refuse(folder, index)
-        present = {name: part for name, part in self.parts.items() if class_in(index, name)}
-        for name in present:
+        parts, readers = self._wanted(index)
+        for name in parts:
             read_json(self.model, folder / name / "config.json")
         read_json(self.model, folder / "scheduler" / "scheduler_config.json")
-        for name, reader in self.readers.items():
+        for name, reader in readers.items():
             usual = "vocab.json" if reader.kind == "CLIPTokenizer" else "spiece.model"
-            if (not reader.optional or class_in(index, name)) and not any(
-                (folder / name / file).is_file() for file in (usual, "tokenizer.json")
-            ):
+            if not any((folder / name / file).is_file() for file in (usual, "tokenizer.json")):
                 raise MissingError(f"prior '{self.model}': {name}/{usual} is missing. {CURE}")
-        for name, part in present.items():
+        for name, part in parts.items():
             weights_variant(self.model, folder / name, part.stem, self.variant)
+
+    @final
+    def _wanted(self, index: Mapping[str, Any]) -> tuple[dict[str, Part], dict[str, Reader]]:
+        """The parts and readers that this folder has and that are to be opened."""
+        here = {name for name in (*self.parts, *self.readers) if class_in(index, name) and name not in self.skipped}
+        parts = {name: part for name, part in self.parts.items() if name in here or not part.optional}
+        return parts, {name: r for name, r in self.readers.items() if name in here or not r.optional}
 
     @final
     def _fits(self, index: Mapping[str, Any], name: str) -> bool:
@@ -255,11 +263,10 @@ class Pretrained(Prior, ABC):
     @final
     def _open(self, folder: Path) -> Opened:
         index = read_index(self.model, folder)
-        here = {name: (part, found) for name, part in self.parts.items() if (found := class_in(index, name))}
-        readers = {name: r for name, r in self.readers.items() if not r.optional or class_in(index, name)}
-        networks = open_networks(self.model, folder, here, self.variant, self._dtype())
+        parts, readers = self._wanted(index)
+        networks = open_networks(self.model, folder, parts, self.variant, self._dtype())
         tokenizers = open_readers(self.model, folder, readers, str(index.get("_class_name")))
-        guests = [name for name in here if self.offload and name != self.core]
+        guests = [name for name in parts if self.offload and name != self.core]
         return Opened({name: networks.get(name) for name in self.parts}, tokenizers, guests=guests, index=index)
 
     @final
