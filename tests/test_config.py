@@ -142,7 +142,8 @@ PAIRS = [
 
 
 # What has no default.
-REQUIRED = {"StableDiffusion": "model=some/folder", "Particles": "of=Field", "Each": "renderer=March"}
+MODELS = ("DeepFloyd", "Flux", "PixArt", "SD3", "SDXL", "StableDiffusion")
+REQUIRED = {**dict.fromkeys(MODELS, "model=some/folder"), "Particles": "of=Field", "Each": "renderer=March"}
 
 
 def needed(axis: str, name: str) -> list[str]:

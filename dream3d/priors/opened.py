@@ -83,7 +83,11 @@ class Opened(nn.Module):
     vae: Any
     transformer: Any
     text_encoder: Any
+    text_encoder_2: Any
+    text_encoder_3: Any
     tokenizer: Any
+    tokenizer_2: Any
+    tokenizer_3: Any
 
     def __init__(
         self,
