@@ -196,7 +196,7 @@ class StageModule(pl.LightningModule):
         self._generator = torch.Generator()
         self._noised: Noised | None = None
         self._bad_steps = {"representation": 0, "critic": 0}
-        self._normals = any(r.needs_normals for r in stage.regularizers.values())
+        self._normals = stage.prior.needs_normals or any(r.needs_normals for r in stage.regularizers.values())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer
@@ -228,6 +228,7 @@ class StageModule(pl.LightningModule):
         with torch.no_grad():
             t = self.prior.schedule.snap(stage.time(stage.batch, views, step, generator).to(z))
             conditions = self.objective.conditions(self.prior, self.prompt, cameras)
+            conditions = self.prior.hinted(conditions, render, cameras)
             for critic in self.critics:
                 conditions = critic.watch(conditions, cameras)
             x = stage.noise(self.prior, z.detach(), t, conditions, generator, step)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dream3d.checks import InputError
 from dream3d.prompts import Prompt
-from dream3d.types import Cameras
+from dream3d.types import Cameras, Render
 
 Parameterisation = Literal["epsilon", "v_prediction", "sample", "flow"]
 PARAMETERISATIONS = ("epsilon", "v_prediction", "sample", "flow")
@@ -173,11 +173,13 @@ class Prior(nn.Module, ABC):
         views: consecutive images that share one prompt and one t; a batch is a multiple of it.
         image_size: height and width of the pictures the network knows, pixels.
         asked: predictions made so far, one a latent and condition: what a step costs.
+        needs_normals: `hinted` wants a rendering with normals.
     """
 
     views: int = 1
     image_size: int = 64
     asked: int = 0
+    needs_normals: bool = False
 
     @final
     def train(self, mode: bool = True) -> Prior:
@@ -217,6 +219,16 @@ class Prior(nn.Module, ABC):
     def conditions(self, prompt: Prompt, cameras: Cameras) -> dict[str, Condition]:
         """The named conditions for these cameras: at least "text" (the prompt), "null" (nothing) and "negative"
         (the negative prompt; equals "null" when that is empty). Priors that see the camera add "no_camera"."""
+
+    def hinted(self, conditions: Mapping[str, Condition], render: Render, cameras: Cameras) -> dict[str, Condition]:
+        """The conditions, told what is being drawn, for priors that look at it; no gradient flows through hints.
+
+        Args:
+            conditions: as `conditions` made them, under whatever names.
+            render: of the same batch.
+            cameras: it was drawn from.
+        """
+        return dict(conditions)
 
     @abstractmethod
     def denoise(
