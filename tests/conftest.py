@@ -265,7 +265,7 @@ PRIORS: dict[str, Callable[[pytest.FixtureRequest], Prior]] = {
     "ip_adapter": _ip_adapter,
     "mixture": _mixture,
     "mvdream": _seeing("MVDream", "MVDreamPipeline", image_size=16),
-    "pixart": _pretrained("PixArt", "PixArtAlphaPipeline"),
+    "pixart": _pretrained("PixArt", "PixArtAlphaPipeline", image_size=16),
     "sd3": _pretrained("SD3", "StableDiffusion3Pipeline", text_tokens=16),
     "sdxl": _pretrained("SDXL", "StableDiffusionXLPipeline"),
     "stable_diffusion_eps": _stable_diffusion("epsilon"),

@@ -181,7 +181,7 @@ def pixart(*, shapes: bool = True) -> dict[str, Any]:
         out_channels=8,
         num_layers=1,
         cross_attention_dim=12,
-        sample_size=8,
+        sample_size=128,  # where the pipeline tells the shape
         caption_channels=WIDTH,
         use_additional_conditions=shapes,
     )
