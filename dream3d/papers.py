@@ -83,6 +83,7 @@ _TABLE = """
 1910.10683 | Raffel, Colin and others | Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer
 2003.08934 | Mildenhall, Ben and others | NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis
 2006.11239 | Ho, Jonathan and others | Denoising Diffusion Probabilistic Models
+2007.10740 | Ren, Jiawei and others | Balanced Meta-Softmax for Long-Tailed Visual Recognition
 2010.02502 | Song, Jiaming and others | Denoising Diffusion Implicit Models
 2103.00020 | Radford, Alec and others | Learning Transferable Visual Models From Natural Language Supervision
 2106.09685 | Hu, Edward J. and others | LoRA: Low-Rank Adaptation of Large Language Models

@@ -126,7 +126,7 @@ def _task(options: argparse.Namespace) -> tuple[Task, int]:
     """What `--member` names, and the pictures that it sees together."""
     from dream3d.prior_training.batches import Batches
     from dream3d.prior_training.denoising import Autoencoding, Denoising
-    from dream3d.prior_training.judging import Matching, Viewing
+    from dream3d.prior_training.judging import Matching, Viewing, for_judges
     from dream3d.prior_training.members import AUTOENCODER
     from dream3d.prior_training.members import MEMBERS as KNOWN
     from dream3d.prior_training.pictures import read_pictures
@@ -145,8 +145,8 @@ def _task(options: argparse.Namespace) -> tuple[Task, int]:
         return Denoising(member, batches(member.size, member.grid), config=config, encode=encode), member.views
     if options.member == "vae":
         return Autoencoding(batches(AUTOENCODER["sample_size"])), 1
-    even = tuple(replace(subject, weight=1.0) for subject in pictures.subjects)  # a judge has no favourites
-    seen, unseen = replace(pictures.resident(options.device, 64), subjects=even).split()
+    shown = replace(pictures.resident(options.device, 64), subjects=for_judges(pictures.subjects))
+    seen, unseen = shown.split()
     kind = Matching if options.member == "matcher" else Viewing
     return kind(batches(64, chosen=seen), batches(64, chosen=unseen)), 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast, final
 
 import torch
@@ -19,6 +20,9 @@ from dream3d.prior_training.train import Task
 WIDTHS = (40, 80, 160)
 COLOR_WEIGHT, PAINTED = 0.5, 0.7
 """How much colours count beside views, and the share of the paintable things that is painted for it."""
+PRACTISED = 4.0
+"""How much more often a judge sees the things with hand-written captions: what it is asked about; of all others it only
+has to know that they are something else."""
 FINDS_FRONT_DEG = 30.0
 """Names with a smaller median error than this have a front that the judge finds."""
 
@@ -48,6 +52,14 @@ def _shifted(images: Tensor, by: Int[Tensor, "B 2"]) -> Tensor:
     x = (torch.arange(width, device=images.device) + by[:, 1:]).clamp(0, width - 1)
     index = torch.arange(len(images), device=images.device)[:, None, None]
     return images[index, :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+
+
+def for_judges(subjects: Sequence[Subject]) -> tuple[Subject, ...]:
+    """The same subjects, each shown as often as the others, or `PRACTISED` times as often."""
+    chosen = (all("," not in caption for caption in subject.captions) for subject in subjects)
+    return tuple(
+        replace(s, weight=PRACTISED if practised else 1.0) for s, practised in zip(subjects, chosen, strict=True)
+    )
 
 
 def short_names(subjects: Sequence[Subject]) -> tuple[list[str], list[int]]:
@@ -92,12 +104,15 @@ class Judging(Task):
 class Matching(Judging):
     """Pictures and captions: cross entropy both ways over the batch (CLIP, arXiv:2103.00020); captions of the same
     subject in the same colour are not held against one another. And pictures against all names, since a batch of a few
-    dozen seldom holds two things that look alike."""
+    dozen seldom holds two things that look alike; there the logits carry the log of how often a name is shown (balanced
+    softmax, arXiv:2007.10740), so that what is practised more is not named more when in doubt."""
 
     def __init__(self, batches: Batches, held_out: Batches, *, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__(batches, held_out, widths=widths)
         self.config["words"] = batches.text.size
         self.tokens = batches.text.embed(self.names).tokens.to(batches.device)
+        shown = torch.zeros(len(self.names), device=batches.device).index_add_(0, self.name_of, batches.weights)
+        self.log_shown = (shown / shown.sum()).log()
 
     def network(self) -> nn.Module:
         return Matcher(**self.config)
@@ -115,7 +130,7 @@ class Matching(Judging):
         logits = logits.masked_fill(twins, -torch.inf)
         right = torch.arange(count, device=logits.device)
         cross = nn.functional.cross_entropy
-        return 0.5 * (cross(logits, right) + cross(logits.T, right)) + cross(names, name)
+        return 0.5 * (cross(logits, right) + cross(logits.T, right)) + cross(names + self.log_shown, name)
 
     @torch.no_grad()
     def facts(self, net: nn.Module, generator: torch.Generator) -> dict[str, Any]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,17 @@ from dream3d.evaluation.judge import TrainedJudge
 from dream3d.prior_training.__main__ import main
 from dream3d.prior_training.batches import Batches
 from dream3d.prior_training.captions import Subject
-from dream3d.prior_training.judging import Judging, Matching, Viewing, _shifted, short_names, synonyms, worsened
+from dream3d.prior_training.judging import (
+    PRACTISED,
+    Judging,
+    Matching,
+    Viewing,
+    _shifted,
+    for_judges,
+    short_names,
+    synonyms,
+    worsened,
+)
 from dream3d.prior_training.pictures import read_pictures
 from dream3d.prior_training.train import Length, Settings, Trainer
 from dream3d.priors.static_text import StaticText
@@ -75,6 +86,24 @@ def test_twins_are_not_held_against_each_other(make: Callable[[type[Judging]], J
         return 100.0 * torch.cat([kind[:, None] == kind[None, :], name[:, None] == every[None, :]], 1).float()
 
     assert float(task.loss(perfect, 32, torch.Generator().manual_seed(0))) < 1e-4
+
+
+def test_what_is_shown_more_is_not_named_more(rendered: Path, words: StaticText) -> None:
+    """A network that tells nothing apart is at its best when it prefers no name, however often each is shown."""
+    pictures = read_pictures(rendered)
+    often = tuple(replace(s, weight=6.0 if i == 0 else 1.0) for i, s in enumerate(pictures.subjects))
+    batches = Batches(replace(pictures, subjects=often), words)
+    task = Matching(batches, batches, widths=WIDTHS)
+    share, prefers = task.log_shown.exp(), torch.zeros(len(task.names), requires_grad=True)
+    assert share.tolist() == pytest.approx([6 / 8, 1 / 8, 1 / 8])
+    log_chance = (prefers + task.log_shown).log_softmax(0)
+    (gradient,) = torch.autograd.grad(-(share * log_chance).sum(), prefers)
+    assert torch.allclose(gradient, torch.zeros(3), atol=1e-6)
+
+
+def test_hand_written_captions_are_practised() -> None:
+    said = for_judges([Subject("A", ("chair", "seat")), Subject("B", ("chair, office",)), Subject("C", ("anvil",))])
+    assert [s.weight for s in said] == [PRACTISED, 1.0, PRACTISED]
 
 
 def test_exported_judges_stand_side_by_side(
