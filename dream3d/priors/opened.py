@@ -117,7 +117,8 @@ class Opened(nn.Module):
             network = getattr(self, name)
             if network is None:
                 continue
-            network.to(device=None if name in self.guests else device, dtype=part.dtype(dtype, network.config))
+            # Not the libraries' own `to`, which warns of float32 parts even where there are none.
+            nn.Module.to(network, None if name in self.guests else device, part.dtype(dtype, network.config))
             if device.type == "cuda" and name not in self.guests:
                 network.to(memory_format=torch.channels_last)
 

@@ -22,9 +22,15 @@ BEAR = Prompt("a teddy bear", negative="blurry")
 MEMBERS: list[Callable[..., Critic]] = [LoRA, FullCopy, TrainablePrior]
 
 
-@pytest.fixture(params=["builtin", "stable_diffusion_v"])
+@pytest.fixture(params=["builtin", "stable_diffusion_v", "flux"])
 def network_prior(request: pytest.FixtureRequest, all_priors: dict[str, Prior]) -> Prior:
     """A prior with a network, for this test alone: critics leave adapters and hooks in it."""
+    return copy.deepcopy(all_priors[request.param])
+
+
+@pytest.fixture(params=["builtin", "stable_diffusion_v"])
+def unet_prior(request: pytest.FixtureRequest, all_priors: dict[str, Prior]) -> Prior:
+    """One whose network has convolutions."""
     return copy.deepcopy(all_priors[request.param])
 
 
@@ -162,21 +168,21 @@ def test_two_critics_share_a_prior(network_prior: Prior) -> None:
             assert torch.equal(critic.eps([query])[0], answer) and not torch.equal(answer, before)
 
 
-def test_convolutions_are_adapted_on_demand(network_prior: Prior) -> None:
+def test_convolutions_are_adapted_on_demand(unet_prior: Prior) -> None:
     critics = [LoRA(layers=layers) for layers in ("attention", "linear", "all")]
-    z_t, t, conditions = asked(network_prior)
+    z_t, t, conditions = asked(unet_prior)
     query = Query(z_t, t, conditions["text"])
     with torch.no_grad():
-        before = network_prior.eps([query])[0]
+        before = unet_prior.eps([query])[0]
     counts = []
     for critic in critics:
-        critic.attach(network_prior)
+        critic.attach(unet_prior)
         counts.append(sum(p.numel() for p in critic.weights.values()))
         with torch.no_grad():
             assert torch.equal(critic.eps([query])[0], before)
     assert counts[0] < counts[1] < counts[2]
     assert not any("conv" in name for name in critics[1].weights) and any("conv" in name for name in critics[2].weights)
-    losses = train(critics[2], network_prior, steps=6)
+    losses = train(critics[2], unet_prior, steps=6)
     assert sum(losses[-3:]) < sum(losses[:3])
 
 

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import errors
 
 from dream3d.checks import MissingError
-from dream3d.priors.hub import obtain
+from dream3d.priors.hub import obtain, opener
 
 
 def ask(check=lambda folder: None) -> Path:
@@ -116,3 +116,26 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     checkpoint.touch()
     with pytest.raises(MissingError, match="is a file; expected the folder"):
         obtain(str(checkpoint), revision=None, files=[], check=lambda folder: None)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "name"),
+    [("StableDiffusionPipeline", "StableDiffusion"), ("FluxPipeline", "Flux"), ("IFPipeline", "DeepFloyd")],
+)
+def test_a_folder_says_what_opens_it(tiny_pipeline, pipeline: str, name: str) -> None:
+    assert opener(str(tiny_pipeline(pipeline))) == name
+
+
+def test_an_id_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the cache, then among the known ones; else it is taken for a Stable Diffusion, whose error says what it is."""
+    assert opener("stabilityai/stable-diffusion-xl-base-1.0") == "SDXL"
+    assert opener("owner/name") == opener(str(tmp_path)) == opener("nowhere") == "StableDiffusion"
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--owner--name" / "refs").mkdir()
+    (tmp_path / "models--owner--name" / "refs" / "main").write_text("c0ffee")
+    (snapshot / "model_index.json").write_text('{"_class_name": "PixArtSigmaPipeline"}')
+    assert opener("owner/name") == "PixArt"
+    (snapshot / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
+    assert opener("owner/name") == "StableDiffusion"

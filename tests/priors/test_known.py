@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dream3d.priors.known import KNOWN, cache_folder, cached, offline
+import dream3d.priors
+from dream3d.priors.known import KNOWN, OPENS, cache_folder, cached, offline
 
 
 def test_rows_are_complete() -> None:
@@ -19,6 +20,12 @@ def test_rows_are_complete() -> None:
         if row.instead in KNOWN:
             assert KNOWN[row.instead].state == "ready"
             assert (KNOWN[row.instead].title, KNOWN[row.instead].resolution) == (row.title, row.resolution)
+
+
+def test_what_opens_them_is_a_prior() -> None:
+    for name in (*OPENS.values(), *(row.opens for row in KNOWN.values() if row.state != "later")):
+        assert issubclass(getattr(dream3d.priors, name), dream3d.priors.Prior)
+        assert name in OPENS.values()
 
 
 def test_table_is_frozen() -> None:
