@@ -302,10 +302,10 @@ def write_controlnet(folder: Path, stable_diffusion: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         network = UNet2DConditionModel.from_pretrained(stable_diffusion / "unet")
-        side = ControlNetModel.from_unet(network, conditioning_channels=3)
-        side = ControlNetModel.from_config({**side.config, "conditioning_embedding_out_channels": (4, 8)})
+        config = ControlNetModel.from_unet(network).config  # whose hints are eight times as wide as the latents
+        side = ControlNetModel.from_config({**config, "conditioning_embedding_out_channels": (4, 8)})
         for weight in side.parameters():
-            weight.data += 0.05 * torch.randn(weight.shape)
+            weight.data += 0.3 * torch.randn(weight.shape)
     side.save_pretrained(folder)
     return folder
 

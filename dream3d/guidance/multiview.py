@@ -64,7 +64,9 @@ class MultiViewSDS(Objective):
         return grids.reshape(-1, c, side, h, side, w).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, h, w)
 
     def _condition(self, condition: Condition, size: tuple[int, ...]) -> Condition:
-        """Maps are joined like the views; of everything else the first view of a grid speaks for it."""
+        """Maps, of latents or pixels, are joined like the views; of all else the first view of a grid speaks for it."""
         tensors = condition.tensors.items()
-        maps = {name for name, tensor in tensors if tensor.ndim == 4 and tensor.shape[-2:] == size}
+        maps = {
+            n for n, t in tensors if t.ndim == 4 and all(s % h == 0 for s, h in zip(t.shape[-2:], size, strict=True))
+        }
         return Condition({n: self.joined(t) if n in maps else t[:: self.views] for n, t in tensors})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dream3d.checks import InputError
 from dream3d.priors.base import Card, Condition, Prior, Schedule
-from dream3d.priors.hub import obtain
+from dream3d.priors.hub import licence_of, local_folder, obtain
 from dream3d.priors.known import KNOWN
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras, Render
@@ -27,22 +27,27 @@ class Around(Prior, ABC):
     Args:
         of: the prior that is steered; its network is a `UNet2DConditionModel`.
         model: folder or id on the hub of what steers.
+        own: name of the tensor in conditions that only this prior knows.
         revision: branch, tag or commit on the hub.
     """
 
     title: ClassVar[str]
     """What people call it."""
-    own: ClassVar[str]
-    """Name of the tensor in conditions that only this prior knows."""
     files: tuple[str, ...]
     """Patterns of the files in its folder."""
 
-    def __init__(self, *, of: Prior, model: str, revision: str | None = None) -> None:
+    def __init__(self, *, of: Prior, model: str, own: str, revision: str | None = None) -> None:
         super().__init__()
+        inner: Prior = of
+        while isinstance(inner, Around):
+            if inner.own == own:
+                raise InputError(f"{type(self).__name__}: of is steered by such a {own} already; leave one out.")
+            inner = inner.of
         if not model:
             raise InputError(f"{type(self).__name__}: model is empty; expected a folder or a hub id.")
         self.of = of
         self.model = model
+        self.own = own
         self.revision = revision
         self.views = of.views
         self.image_size = of.image_size
@@ -79,7 +84,7 @@ class Around(Prior, ABC):
         inner, known = self.of.card(), KNOWN.get(self.model)
         local = Path(self.model).expanduser().is_dir()
         name = known.title if known else f"{self.title} ({Path(self.model).name})"
-        licence = known.licence if known else "unknown: see the model card"
+        licence = known.licence if known else licence_of(local_folder(self.model, self.revision))
         source = "a local folder" if local else self.model
         return Card(f"{inner.name} with {name}", f"{inner.source}; {source}", f"{inner.licence}; {licence}")
 

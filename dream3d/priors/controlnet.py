@@ -66,7 +66,7 @@ class ControlNet(Around):
     the hint is black, as for an empty scene.
 
     Args:
-        of: the Stable Diffusion that is steered.
+        of: the Stable Diffusion that is steered, or another prior around it.
         model: folder of a ControlNet, or an id on the hub such as "lllyasviel/sd-controlnet-depth".
         hint: what it was trained to see: "depth" (near is bright) or "normal".
         strength: factor of what it adds; 0 is `of` to the bit.
@@ -75,7 +75,6 @@ class ControlNet(Around):
     """
 
     title = "ControlNet"
-    own = "hint"
     files = ("config.json", "README.md", "diffusion_pytorch_model*.safetensors", "*.safetensors.index*.json")
 
     def __init__(
@@ -88,9 +87,10 @@ class ControlNet(Around):
         revision: str | None = None,
         variant: str | None = None,
     ) -> None:
-        super().__init__(of=of, model=model, revision=revision)
+        one_of("ControlNet: hint", hint, HINTS)
         in_range("ControlNet: strength", strength, 0, 10)
-        self.hint = one_of("ControlNet: hint", hint, HINTS)
+        super().__init__(of=of, model=model, own=f"{hint} hint", revision=revision)
+        self.hint = hint
         self.strength = strength
         self.variant = variant
         self.needs_normals = of.needs_normals or hint == "normal"

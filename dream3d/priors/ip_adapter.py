@@ -64,7 +64,7 @@ class IPAdapter(Around):
     ("ip-adapter-plus_sd15.safetensors"), with CLIP's image encoder in the folder `image_encoder` beside them.
 
     Args:
-        of: the Stable Diffusion that is shown the picture.
+        of: the Stable Diffusion that is shown the picture, or another prior around it.
         model: folder with the adapter's file and `image_encoder`, itself or in its `models`, or an id on the hub such
             as "h94/IP-Adapter".
         image: path of the picture; what is transparent becomes white.
@@ -74,7 +74,6 @@ class IPAdapter(Around):
     """
 
     title = "IP-Adapter"
-    own = "visual"
 
     def __init__(
         self,
@@ -86,7 +85,7 @@ class IPAdapter(Around):
         strength: float = 1.0,
         revision: str | None = None,
     ) -> None:
-        super().__init__(of=of, model=model, revision=revision)
+        super().__init__(of=of, model=model, own="picture", revision=revision)
         in_range("IPAdapter: strength", strength, 0, 10)
         if not image:
             raise InputError("IPAdapter: image is empty; expected the path of a picture.")

@@ -15,7 +15,7 @@ from dream3d.priors.base import Condition
 from dream3d.priors.builtin_mv import VIEWS
 from dream3d.priors.hub import read_json
 from dream3d.priors.opened import CLIP, Part, Reader, dtype_of
-from dream3d.priors.picture import read_for
+from dream3d.priors.picture import read_for, read_picture
 from dream3d.priors.pretrained import FromText, Latent
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras
@@ -101,6 +101,8 @@ class MVDream(Latent, FromText):
             raise InputError(f"prior '{self.model}' is ImageDream, which needs a picture: give image, or take MVDream.")
         if self.image is not None and not looks:
             raise InputError(f"prior '{self.model}' looks at no picture: leave image out, or take ImageDream.")
+        if self.image is not None:
+            read_picture(self.image)  # what is wrong with it shall be said now
 
     def _embed(self, text: str) -> dict[str, Tensor]:
         return {"embedding": self._ready().embed(text)}
@@ -131,7 +133,8 @@ class MVDream(Latent, FromText):
         features, latents = self._seen()
         shown = tensors["picture"][:: self.views].to(z_t.dtype)  # of a group, which shares it
         features = (shown.view(-1, 1, 1, 1) * features).repeat_interleave(self.views + 1, dim=0)
-        fifth = shown.view(-1, 1, 1, 1) * latents
+        # Latents of another size (a grid of views in each picture) see it at that size.
+        fifth = shown.view(-1, 1, 1, 1) * torch.nn.functional.interpolate(latents, z_t.shape[-2:])
 
         def joined(each: Tensor, last: Tensor) -> Tensor:
             each = each.unflatten(0, (groups, self.views))

@@ -15,7 +15,7 @@ from dream3d.checks import MissingError, in_range
 from dream3d.priors.base import Condition
 from dream3d.priors.hub import CURE, class_in
 from dream3d.priors.opened import UNET, Part, dtype_of
-from dream3d.priors.picture import read_for
+from dream3d.priors.picture import read_for, read_picture
 from dream3d.priors.pretrained import Latent
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras
@@ -165,6 +165,7 @@ class Zero123(Latent):
             raise MissingError(
                 f"prior '{self.model}' has no {' and no '.join(PROJECTIONS)}: it is told no camera. {CURE}"
             )
+        read_picture(self.image)  # what is wrong with it shall be said now
 
     @torch.no_grad()
     def _seen(self) -> tuple[Float[Tensor, "1 d"], Float[Tensor, "1 C h w"]]:
