@@ -212,8 +212,10 @@ def _export(options: argparse.Namespace, say: Say) -> Told:
         config, subjects = state["cfg"], described["subjects"]
         export_judge(options.out, options.member, weights=state["ema"], config=config, facts=facts, subjects=subjects)
     else:
-        member, text = KNOWN[MEMBERS[options.member]], StaticText.load(options.text)
-        card = {**facts, "gflop_per_forward": round(gflop(state["cfg"], text.size, member.views), 3)}
+        member, words = KNOWN[MEMBERS[options.member]], state["cfg"]["cross_attention_dim"]
+        card = {**facts, "gflop_per_forward": round(gflop(state["cfg"], words, member.views), 3)}
+        # One table is enough in the package.
+        text = None if options.text == TEXT and options.member != "builtin" else StaticText.load(options.text)
         export(
             options.out, name=member.name, config=state["cfg"], weights=state["ema"], text=text, card=card,
             subjects=described["subjects"], autoencoder=options.vae if options.member == "latent" else None,

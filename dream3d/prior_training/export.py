@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dream3d.prior_training.captions import held_out_pairs
 from dream3d.prior_training.subjects import Credit
+from dream3d.priors.builtin import PACKAGED
 from dream3d.priors.static_text import StaticText
 
 TIMESTEPS = 1000
@@ -49,7 +50,7 @@ def export(
     name: str = "builtin",
     config: Mapping[str, Any],
     weights: Mapping[str, Tensor],
-    text: StaticText,
+    text: StaticText | None,
     card: Mapping[str, Any],
     subjects: list[dict[str, Any]],
     autoencoder: Path | None = None,
@@ -61,7 +62,7 @@ def export(
         name: of the member.
         config: arguments of `UNet2DConditionModel`.
         weights: its state.
-        text: the words' table.
+        text: the words' table; None says that the packaged one is used.
         card: facts about the training, added to `card.json`.
         subjects: of `subjects.json`, for the attribution and the list of what the prior knows.
         autoencoder: folder of `export_autoencoder`, for the member of latents.
@@ -71,17 +72,19 @@ def export(
     with _replacing(folder) as new:
         _write_network(new / "unet", UNet2DConditionModel, config, weights)
         DDPMScheduler(**SCHEDULER).save_config(new / "scheduler")
-        text.save(new / "text")
         index = {
             "_class_name": "Builtin",
             "unet": ["diffusers", "UNet2DConditionModel"],
             "scheduler": ["diffusers", "DDPMScheduler"],
-            "text": ["dream3d.priors.static_text", "StaticText"],
         }
+        if text is not None:
+            text.save(new / "text")
+            index["text"] = ["dream3d.priors.static_text", "StaticText"]
         if autoencoder is not None:
             shutil.copytree(autoencoder, new / "vae")
             index["vae"] = ["diffusers", "AutoencoderKL"]
-        facts = {"name": name, "source": SOURCE, "licence": LICENCE, **card, "objects": _objects(subjects)}
+        words = {"words": PACKAGED.name} if text is None else {}
+        facts = {"name": name, "source": SOURCE, "licence": LICENCE, **card, **words, "objects": _objects(subjects)}
         _write(new / "model_index.json", index)
         _write(new / "card.json", facts)
         _write(new / "heldout.json", held_out_pairs([Credit.of(s).subject for s in subjects]))

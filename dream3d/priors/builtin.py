@@ -174,8 +174,9 @@ class Packaged(Prior, ABC):
 
     @cached_property
     def text(self) -> StaticText:
-        """The words' table."""
-        return StaticText.load(self.folder / "text")
+        """The words' table: the folder's own, or the packaged one where `card.json` says so."""
+        shared = self._json("card.json").get("words") == PACKAGED.name
+        return StaticText.load((PACKAGED if shared else self.folder) / "text")
 
     @cached_property
     def _scheduler(self) -> dict[str, Any]:

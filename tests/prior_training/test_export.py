@@ -16,6 +16,7 @@ from dream3d.prior_training.members import MEMBERS, architecture
 from dream3d.prior_training.sample import sample, sheet, write_sheet
 from dream3d.prior_training.train import Length, Settings, Task, Trainer
 from dream3d.priors import Builtin, BuiltinLatent, BuiltinMV
+from dream3d.priors.builtin import PACKAGED, label_size
 from dream3d.priors.static_text import StaticText
 from dream3d.prompts import Prompt
 
@@ -79,6 +80,19 @@ def test_views_are_drawn_together(
     assert prior.card().name == "builtin-mv"
     pictures = sheet(prior, ["a cube"], steps=1)
     assert pictures.shape == (3, 64, 256)
+
+
+def test_the_packaged_words_are_not_written_again(rendered: Path, tiny_config: dict[str, Any], tmp_path: Path) -> None:
+    packaged = StaticText.load(PACKAGED / "text")
+    config = {**tiny_config, "cross_attention_dim": packaged.size}
+    config["projection_class_embeddings_input_dim"] = label_size(packaged.size)
+    _trained(Denoising(MEMBERS["builtin-mv"], Batches(rendered, packaged), config=config), tmp_path)
+    paths = ["--state", str(tmp_path / "state.pt"), "--data", str(rendered), "--out", str(tmp_path / "mv")]
+    assert main(["export", "--member", "mv", *paths]) == 0
+    prior = BuiltinMV(folder=str(tmp_path / "mv"))
+    assert not (tmp_path / "mv" / "text").exists()
+    assert torch.equal(prior.text.vectors, packaged.vectors)
+    assert sheet(prior, ["a cube"], steps=1).shape == (3, 64, 256)
 
 
 def test_the_member_of_latents_takes_its_autoencoder_along(
