@@ -21,6 +21,7 @@ import yaml
 
 from dream3d.checks import Dream3DError, InputError, did_you_mean, one_of
 from dream3d.pipeline import Pipeline
+from dream3d.recipes import Tree, extended, find_recipe, parsed, spelt_out
 
 FAMILIES = (
     "dream3d.representations",
@@ -34,24 +35,6 @@ FAMILIES = (
     "dream3d.export",
 )
 """Where members of families live."""
-
-Tree = dict[str, Any]
-
-
-def recipe_folder() -> Path:
-    """Where the recipes are: inside the installed package, or beside it in a checkout."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
-
-
-def find_recipe(recipe: str | Path) -> Path:
-    """The file of a recipe, by name ("default") or path."""
-    path = Path(recipe)
-    if path.is_file():
-        return path
-    names = sorted(p.stem for p in recipe_folder().glob("*.yaml"))
-    one_of("recipe", str(recipe), names)
-    return recipe_folder() / f"{recipe}.yaml"
 
 
 def load(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> tuple[Pipeline, str]:
@@ -69,18 +52,8 @@ def load(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> tup
         InputError: one line: which key, what was expected, what came.
     """
     path = find_recipe(recipe)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path.name}: cannot be read as UTF-8 text ({type(error).__name__}).") from error
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise InputError(f"{path.name}: not YAML{where}: {getattr(error, 'problem', error)}") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"{path.name}: expected keys such as prompt and stages, got {type(tree).__name__}.")
+    tree, text = parsed(path)
+    tree = extended(tree, path.name)
     for override in overrides:
         key, _, value = override.partition("=")
         _override(tree, key.split("."), _value(value), key)
@@ -90,12 +63,6 @@ def load(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> tup
     resolved = _dump(full)
     pipeline.resolved = resolved
     return pipeline, resolved
-
-
-def last_stage(recipe: str | Path) -> str:
-    """Name of the recipe's last stage."""
-    tree = yaml.safe_load(find_recipe(recipe).read_text(encoding="utf-8"))
-    return list(tree["stages"])[-1]
 
 
 def _value(text: str) -> Any:
@@ -109,9 +76,9 @@ def _override(tree: Tree, path: list[str], value: Any, key: str) -> None:
     for name in path[:-1]:
         if "init_args" not in path and "class_path" in tree:
             tree = tree.setdefault("init_args", {})
-        below = tree.get(name)
-        if isinstance(below, str) and re.fullmatch(r"[A-Z]\w*", below):
-            below = tree[name] = {"class_path": below}
+        below = spelt_out(tree.get(name))
+        if isinstance(below, dict):
+            tree[name] = below
         if below is None:
             below = tree[name] = {}
         if not isinstance(below, dict):
@@ -336,7 +303,7 @@ def _build(tree: Tree) -> tuple[Pipeline, Tree]:
     parser.add_class_arguments(Pipeline, None, fail_untyped=False)
     try:
         parsed = parser.parse_object(tree)
-        full = yaml.safe_load(parser.dump(parsed, skip_validation=True, format="yaml"))
+        full = yaml.safe_load(parser.dump(parsed, skip_unset=False, skip_validation=True, format="yaml"))
         built = parser.instantiate(parsed) if hasattr(parser, "instantiate") else parser.instantiate_classes(parsed)
     except Dream3DError:
         raise

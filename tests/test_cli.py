@@ -13,6 +13,7 @@ from dream3d import __version__
 from dream3d.checks import MissingError, RunError, RunFolderError
 from dream3d.cli import COMMANDS, main
 from dream3d.commands import base
+from dream3d.commands.generate import METHODS
 
 HEAVY = ("torch", "diffusers", "transformers", "pytorch_lightning", "numpy", "trimesh", "jsonargparse", "skimage")
 
@@ -73,7 +74,10 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["generate", ""], "the prompt is empty."),
         (["generate", "  "], "the prompt is empty."),
         (["generate"], 'generate needs a prompt: dream3d generate "a teddy bear"'),
-        (["generate", "x", "--guidance", "sdz"], "--guidance: 'sdz' is not one of sds. Did you mean 'sds'?"),
+        (
+            ["generate", "x", "--guidance", "sdz"],
+            f"--guidance: 'sdz' is not one of {', '.join(METHODS)}. Did you mean 'sds'?",
+        ),
         (
             ["generate", "x", "--quality", "drat"],
             "--quality: 'drat' is not one of standard, draft. Did you mean 'draft'?",
@@ -98,7 +102,10 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         ),
         (["generate", "x", "--stages.coarse.steps"], "--stages.coarse.steps needs a value."),
         (["generate", "x", "--set", "3"], "--set needs KEY=VALUE, such as stages.coarse.steps=300 (got '3')."),
-        (["generate", "x", "--config", "nope.yaml"], "--config: no file nope.yaml."),
+        (
+            ["generate", "x", "--config", "nope.yaml"],
+            "--config: no file nope.yaml. Recipes by name: dream3d config list",
+        ),
         (["export"], "export needs RUN. See: dream3d export --help"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

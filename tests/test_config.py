@@ -16,17 +16,19 @@ import yaml
 from dream3d.backgrounds import Background
 from dream3d.cameras import CameraSampler
 from dream3d.checks import InputError
-from dream3d.config import find_recipe, last_stage, load, members, recipe_folder
+from dream3d.config import load, members
 from dream3d.guidance import Guider, Noiser, Objective, TimeSampler
-from dream3d.guidance.time import WEIGHTS, Ramp
+from dream3d.guidance.time import WEIGHTS, Ramp, value_at
 from dream3d.pipeline import Pipeline
-from dream3d.priors import Builtin, Gaussian, Prior
+from dream3d.priors import Gaussian, Prior
+from dream3d.priors.builtin import Packaged
+from dream3d.recipes import find_recipe, last_stage, read, recipes
 from dream3d.regularizers import Regularizer, Sparsity
 from dream3d.renderers import Renderer
 from dream3d.representations import Field, Representation
 from dream3d.stage import Optimizing, Stage
 
-RECIPES = sorted(path.stem for path in recipe_folder().glob("*.yaml"))
+RECIPES = recipes()
 
 SMALL = """\
 prompt: an owl
@@ -83,7 +85,7 @@ def test_recipes_load_and_repeat(recipe: str, tmp_path: Path) -> None:
     again, same = load(written(tmp_path, text))
     assert same == text == made.resolved and isinstance(made, Pipeline)
     assert [settings(s) for s in made.stages.values()] == [settings(s) for s in again.stages.values()]
-    assert isinstance(list(made.stages.values())[-1].prior, Builtin)
+    assert isinstance(list(made.stages.values())[-1].prior, Packaged)
     assert last_stage(recipe) == list(made.stages)[-1]
 
 
@@ -113,11 +115,17 @@ def test_values_reach_the_constructors(small: Path) -> None:
     )
     stage = made.stages["a"]
     assert made.seed == 5 and made.export is not None and made.export.faces == 99
-    assert stage.steps == 7 and stage.objective.guider.scale == 3 and stage.time.high(10) == 0.5
+    assert stage.steps == 7 and stage.objective.guider.scale == 3 and value_at(stage.time.high, 10) == 0.5
     assert stage.cameras.elevation_deg == (0, 10) and stage.optimizer.lr == 1e-3
     field = stage.representation(None)
     assert isinstance(field, Field) and field.encoding.spec.finest == 16
     assert isinstance(stage.representation(field), Field)
+
+
+def test_nothing_where_something_is_the_default_repeats(small: Path, tmp_path: Path) -> None:
+    made, text = load(small, ["stages.a.noise=Inversion", "stages.a.noise.interval=null"])
+    again, same = load(written(tmp_path, text))
+    assert same == text and made.stages["a"].noise.interval is again.stages["a"].noise.interval is None
 
 
 def test_the_last_override_wins(small: Path) -> None:
@@ -312,6 +320,60 @@ def test_recipes_by_name_and_by_path(small: Path) -> None:
     assert {"default", "draft"} <= set(RECIPES)
     assert find_recipe("default").name == "default.yaml" and find_recipe(small) == small
     assert "Did you mean 'default'?" in fails("defalt")
+
+
+EXTENDING = """\
+extends: default
+stages:
+  nerf:
+    objective: CSD
+    time: {low: 0.1}
+    cameras: {init_args: {size: 32}}
+    prior: {folder: elsewhere}
+    regularizers:
+      opaque: {weight: {end: 9.0}}
+      thin: Sparsity
+    optimizer: {class_path: Adam, init_args: {final: 0.5}}
+"""
+
+
+def test_a_recipe_over_another(tmp_path: Path) -> None:
+    """What is not said is the base's; keys alone change its class, a class that is named has its own defaults."""
+    path = written(tmp_path, EXTENDING)
+    made, text = load(path, ["stages.nerf.cameras.size=16", "seed=4"])
+    base, mine = yaml.safe_load(load("default")[1]), yaml.safe_load(text)
+    nerf, theirs = mine["stages"]["nerf"], base["stages"]["nerf"]
+    assert "extends" not in mine and mine["prompt"] == base["prompt"] and mine["seed"] == 4
+    assert nerf["representation"] == theirs["representation"] and nerf["steps"] == theirs["steps"]
+    assert nerf["objective"] == {"class_path": "CSD", "init_args": {"null": 1.0, "negative": 0.0}}
+    assert nerf["time"]["init_args"] == {**theirs["time"]["init_args"], "low": 0.1}
+    assert nerf["cameras"]["init_args"] == {**theirs["cameras"]["init_args"], "size": 16}
+    assert nerf["prior"] == {"class_path": "Builtin", "init_args": {"folder": "elsewhere"}}
+    assert list(nerf["regularizers"]) == ["opaque", "sparsity", "thin"]
+    opaque, old = (tree["regularizers"]["opaque"]["init_args"]["weight"]["init_args"] for tree in (nerf, theirs))
+    assert opaque == {**old, "end": 9.0}
+    assert nerf["optimizer"]["init_args"]["lr"] == 0.01 and nerf["optimizer"]["init_args"]["final"] == 0.5
+    assert load(written(tmp_path, text))[1] == text == made.resolved
+    # One's own file may extend a recipe that extends one itself.
+    path.write_text("extends: luciddreamer\nseed: 3\n")
+    assert read(path) == {**read("luciddreamer"), "seed": 3}
+
+
+def test_every_objective_in_the_place_of_the_base_s_has_its_own_defaults(tmp_path: Path) -> None:
+    for name in members(Objective):
+        tree = {"extends": "default", "stages": {"nerf": {"objective": {"class_path": name}}}}
+        found = read(written(tmp_path, yaml.safe_dump(tree)))["stages"]["nerf"]["objective"]
+        assert found == {"class_path": name}, name
+
+
+def test_what_is_wrong_with_extends_is_one_line(tmp_path: Path) -> None:
+    line = fails(written(tmp_path, "extends: defalt\nseed: 1\n"))
+    assert line.startswith("run.yaml: extends: 'defalt' is not one of ") and "Did you mean 'default'?" in line
+    assert fails(written(tmp_path, "extends: [1]\n")).startswith("run.yaml: extends: '[1]' is not one of ")
+    assert fails(written(tmp_path, "extends: ../pyproject\n")).startswith("run.yaml: extends: '../pyproject' is not ")
+    line = fails(written(tmp_path, "extends: default\nstages:\n  nerf:\n    stepz: 3\n"))
+    assert line == "run.yaml: unknown key stages.nerf.stepz (line 4). Did you mean stages.nerf.steps?"
+    assert "unknown key extends" in fails("default", "extends=draft")
 
 
 def test_a_regularizer_can_be_added_on_the_command_line(small: Path) -> None:

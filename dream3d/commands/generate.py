@@ -24,6 +24,7 @@ from dream3d.commands.base import (
     say_json,
     whole,
 )
+from dream3d.recipes import Tree, find_recipe, read, recipes
 
 ABOUT = "Turn a prompt into a 3D asset."
 EXAMPLE = 'dream3d generate "a teddy bear"'
@@ -31,8 +32,48 @@ EXAMPLE = 'dream3d generate "a teddy bear"'
 RECIPES = {"standard": "default", "draft": "draft"}
 """Recipe behind each --quality."""
 
-OBJECTIVES = {"sds": "SDS"}
-"""Class behind each --guidance."""
+METHODS = {
+    "sds": "dreamfusion",
+    "sjc": "sjc",
+    "vsd": "prolificdreamer",
+    "esd": "esd",
+    "dsd": "dreampolish",
+    "asd": "scaledreamer",
+    "csd": "csd",
+    "csm": "csm",
+    "vpcsm": "vpcsm",
+    "ism": "luciddreamer",
+    "tsm": "dreamerxl",
+    "balanced": "placiddreamer",
+    "bootstrapped": "dreamcraft3d",
+    "regionsds": "semanticsds",
+    "reconstruction": "stabledreamer",
+    "multiviewsds": "boostdream",
+    "nfsd": "nfsd",
+    "sdi": "sdi",
+    "hifa": "hifa",
+    "dds": "dds",
+    "rfds": "rfds",
+    "rfdsrev": "rfds_rev",
+    "diffinstruct": "diffinstruct",
+    "dmd": "dmd",
+    "fdivergence": "fdistill",
+    "sid": "sid",
+    "swiftbrush": "swiftbrush",
+}
+"""Recipe behind each --guidance: its last stage says what the method is."""
+
+INCOMPLETE = {
+    "regionsds": "its regions have prompts of their own; write them: dream3d config show semanticsds > mine.yaml",
+    "vpcsm": "it follows a picture as well, so the prior must take one: dream3d config show vpcsm > mine.yaml",
+}
+"""Methods that a name alone does not make, and why."""
+
+METHOD = ("objective", "time", "weight", "noise", "post")
+"""Keys of a stage that belong to the method."""
+
+ANNEALED = ("Ramp", "AnnealedTime", "DreamTime")
+"""Classes that count in steps of the run."""
 
 REPRESENTATIONS = {
     "nerf": {"representation": "Field", "renderer": "March"},
@@ -43,7 +84,8 @@ REPRESENTATIONS = {
 OWN_RECIPES = {"image": "image"}
 """Recipes of those whose other settings make no sense for the rest."""
 
-BUILTIN = "builtin"
+BUILTINS = {"builtin": "Builtin", "builtin-mv": "BuiltinMV", "builtin-latent": "BuiltinLatent"}
+"""Classes of the priors that ship, by the names that --prior has for them."""
 OUT = "outputs"
 
 
@@ -54,12 +96,20 @@ def prompt(text: str) -> str:
     return text
 
 
+def guidance(text: str) -> str:
+    """Argument type: a method that needs no more than its name."""
+    name = choice("--guidance", METHODS)(text)
+    if name in INCOMPLETE:
+        raise UsageError(f"--guidance {name}: {INCOMPLETE[name]}")
+    return name
+
+
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("prompt", nargs="?", type=prompt, metavar="PROMPT", help="what to make, in quotes")
     add = parser.add_argument
     add("--quality", type=choice("--quality", RECIPES), metavar="NAME", help="standard or draft (default: standard)")
-    add("--prior", metavar="NAME", help="builtin, or a folder or hub id of Stable Diffusion (default: builtin)")
-    add("--guidance", type=choice("--guidance", OBJECTIVES), metavar="NAME", help=f"{', '.join(OBJECTIVES)}")
+    add("--prior", metavar="NAME", help=f"{', '.join(BUILTINS)}, a folder or a hub id (default: builtin)")
+    add("--guidance", type=guidance, metavar="NAME", help=f"method, with its paper's settings: {', '.join(METHODS)}")
     add("--repr", type=choice("--repr", REPRESENTATIONS), metavar="NAME", help=f"{', '.join(REPRESENTATIONS)}")
     add("--negative", metavar="TEXT", help="what to steer away from")
     add("--steps", type=whole("--steps", 1), metavar="N", help="steps of the last stage")
@@ -69,7 +119,7 @@ def add_arguments(parser: Parser) -> None:
     add("--tag", metavar="NAME", help="name of the run's folder, before the time")
     add_export_flags(parser)
     add("--no-export", action="store_true", help="stop after the optimisation, write no asset")
-    add("--config", metavar="FILE", help="a recipe: YAML; `dream3d config show` prints one to start from")
+    add("--config", metavar="FILE", help="a recipe: its name (`dream3d config list`), or a YAML file")
     add("--set", type=assignment, action="append", metavar="KEY=VALUE", help="set any key; --KEY VALUE does the same")
     add("--dry-run", action="store_true", help="print the resolved configuration and stop")
     add_common(parser)
@@ -107,10 +157,12 @@ def run(args: argparse.Namespace) -> int:
     require_device(args.device or "auto")
     require_writable(args.out or OUT)
 
+    path = find_recipe(recipe)
+    found = overrides(args, read_tree(path))
+
     from dream3d import config
 
-    path = config.find_recipe(recipe)
-    pipeline, resolved = config.load(path, overrides(args, read_tree(path)))
+    pipeline, resolved = config.load(path, found)
     require_device(str(pipeline.device))
     if args.dry_run:
         say(resolved.rstrip())
@@ -127,8 +179,8 @@ def _recipe(args: argparse.Namespace) -> str:
     if args.config is not None:
         if args.quality is not None:
             raise UsageError("--config and --quality exclude each other: both name a recipe.")
-        if not Path(args.config).is_file():
-            raise UsageError(f"--config: no file {args.config}.")
+        if not Path(args.config).is_file() and args.config not in recipes():
+            raise UsageError(f"--config: no file {args.config}. Recipes by name: dream3d config list")
         return args.config
     if args.prompt is None:
         raise UsageError('generate needs a prompt: dream3d generate "a teddy bear"')
@@ -150,15 +202,12 @@ def require_writable(out: str) -> None:
         raise InputError(f"--out {out}: no permission to write in {nearest}.")
 
 
-def read_tree(path: Path) -> Mapping[str, Any]:
+def read_tree(path: Path) -> Tree:
     """The recipe as plain values, to see what it picks; what is wrong in it is for `config.load` to say."""
-    import yaml
-
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return read(path)
+    except InputError:
         return {}
-    return tree if isinstance(tree, dict) else {}
 
 
 def overrides(args: argparse.Namespace, tree: Mapping[str, Any]) -> list[str]:
@@ -178,7 +227,9 @@ def overrides(args: argparse.Namespace, tree: Mapping[str, Any]) -> list[str]:
         put(f"stages.{list(stages)[-1]}.steps", args.steps)
     for name, stage in stages.items():
         stage = stage if isinstance(stage, dict) else {}
-        for key, value in _stage_choices(args, stage).items():
+        changed = _method(args.guidance, stage)
+        stages = {**stages, name: {**stage, **changed}}
+        for key, value in [*changed.items(), *_stage_choices(args, stages[name]).items()]:
             put(f"stages.{name}.{key}", value)
     for key, value in export_choices(args).items():
         if tree.get("export") is None and "export=" not in "".join(found):
@@ -194,21 +245,56 @@ def overrides(args: argparse.Namespace, tree: Mapping[str, Any]) -> list[str]:
 
 def _stage_choices(args: argparse.Namespace, stage: Mapping[str, Any]) -> dict[str, object]:
     """What the flags change in one stage. A class that the recipe picks already keeps the recipe's settings."""
-    wanted: dict[str, str] = {}
-    if args.guidance is not None:
-        wanted["objective"] = OBJECTIVES[args.guidance]
-    if args.repr is not None:
-        wanted |= REPRESENTATIONS[args.repr]
+    wanted: dict[str, str] = REPRESENTATIONS[args.repr] if args.repr is not None else {}
     found: dict[str, object] = {key: name for key, name in wanted.items() if class_of(stage, key) != name}
-    if args.prior == BUILTIN:
-        if class_of(stage, "prior") != "Builtin":
-            found["prior"] = "Builtin"
+    if args.prior in BUILTINS:
+        if class_of(stage, "prior") != BUILTINS[args.prior]:
+            found["prior"] = BUILTINS[args.prior]
     elif args.prior is not None:
-        found["prior"] = {"class_path": "StableDiffusion", "init_args": {"model": args.prior}}
+        from dream3d.priors.hub import opener
+
+        found["prior"] = {"class_path": opener(args.prior), "init_args": {"model": args.prior}}
     objective = stage.get("objective")
     guider = (objective.get("init_args") or {}).get("guider") if isinstance(objective, dict) else None
     if args.negative and isinstance(guider, dict) and class_of({"guider": guider}, "guider") == "CFG":
         found["objective.guider.away"] = "negative"
+    return found
+
+
+def _method(name: str | None, stage: Mapping[str, Any]) -> dict[str, object]:
+    """What --guidance changes in one stage: all that belongs to the method is as in its own recipe, where ramps are as
+    long as this stage asks. A method that the stage has already keeps the stage's settings."""
+    if name is None or class_of(stage, "objective").lower() == name:
+        return {}
+    theirs = list(read(METHODS[name])["stages"].values())
+    at = next(i for i, each in enumerate(theirs) if class_of(each, "objective").lower() == name)
+    model, steps = theirs[at], stage.get("steps")
+    share = steps / model["steps"] if isinstance(steps, int) else 1.0
+    # What only refines an object draws low noise levels; this stage may have to begin with nothing.
+    keys = [key for key in METHOD if (key in model or key in stage) and (key != "time" or at == 0)]
+    found = {key: _stretched(model.get(key), share) for key in keys}
+    # How strong these must be depends on the size of the method's gradients.
+    losses = {key: value for key, value in (model.get("regularizers") or {}).items() if key in _losses(stage)}
+    if losses:
+        found["regularizers"] = {**stage["regularizers"], **_stretched(losses, share)}
+    return found
+
+
+def _losses(stage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stage's regularizers, by name."""
+    there = stage.get("regularizers")
+    return there if isinstance(there, dict) else {}
+
+
+def _stretched(value: Any, share: float) -> Any:
+    """A part of a recipe, with ramps for another number of steps."""
+    if not isinstance(value, dict):
+        return value
+    found = {key: _stretched(below, share) for key, below in value.items()}
+    if value.get("class_path") in ANNEALED:
+        given = found.get("init_args") or {}
+        counts = {key: max(1, round(n * share)) for key, n in given.items() if n and key in ("steps", "begin")}
+        found["init_args"] = {**given, **counts}
     return found
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from dream3d.cli import main
+from dream3d.recipes import recipes
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -29,6 +31,20 @@ def test_full_has_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     tree = yaml.safe_load(text)
     assert code == 0 and tree["seed"] == 5 and tree["stages"]["nerf"]["batch"] == 8
     assert tree["stages"]["nerf"]["objective"]["init_args"]["guider"]["init_args"]["towards"] == "text"
+
+
+def test_list_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text, _ = said(capsys, "config", "list", "--json")
+    *lines, last = text.splitlines()
+    about = json.loads(last)
+    assert code == 0 and [line.split()[0] for line in lines] == list(about) == recipes()
+    assert about["luciddreamer"].startswith("ISM (") and lines[0].endswith(about["apg"])
+
+
+def test_show_is_as_written_and_full_is_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "\nextends: default " in said(capsys, "config", "show", "luciddreamer")[1]
+    tree = yaml.safe_load(said(capsys, "config", "show", "luciddreamer", "--full")[1])
+    assert "extends" not in tree and tree["stages"]["nerf"]["representation"]["class_path"] == "Field"
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
+from dream3d.checks import InputError
 from dream3d.cli import main
 from dream3d.commands import generate
 from dream3d.commands.base import Parser
+from dream3d.config import load
+from dream3d.recipes import find_recipe
 
 
 def parsed(*words: str) -> Namespace:
@@ -55,10 +60,87 @@ def test_flags_become_overrides(words: list[str], expected: list[str]) -> None:
     assert generate.overrides(parsed(*words), TREE) == expected
 
 
+METHODS = sorted(generate.METHODS.keys() - generate.INCOMPLETE.keys())
+
+
+def with_guidance(recipe: str, name: str, *words: str) -> dict[str, Any]:
+    """A recipe resolved with --guidance NAME."""
+    path = find_recipe(recipe)
+    found = generate.overrides(parsed("a red chair", "--guidance", name, *words), generate.read_tree(path))
+    return yaml.safe_load(load(path, found)[1])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_guidance_is_the_method_and_nothing_else(name: str) -> None:
+    """Everything of a stage that does not belong to the method stays; ramps end with the run."""
+    if name == "multiviewsds":
+        with pytest.raises(InputError, match="batch must be a multiple of the objective's 4 views"):
+            with_guidance("draft", name)
+        tree = with_guidance("draft", name, "--stages.nerf.batch", "4", "--stages.nerf.optimizer.lr", "0.02")
+    else:
+        tree = with_guidance("draft", name)
+    before, after = yaml.safe_load(load("draft")[1])["stages"]["nerf"], tree["stages"]["nerf"]
+    assert after["objective"]["class_path"].lower() == name == tree["tag"]
+    for key in before.keys() - {*generate.METHOD, "regularizers", "batch"}:
+        assert after[key] == before[key], key
+    assert after["regularizers"].keys() == before["regularizers"].keys()
+    ends = re.findall(r"'steps': (\d+), 'begin': (\d+)", str(after))
+    assert ends and all(int(steps) + int(begin) <= 400 for steps, begin in ends)
+
+
+@pytest.mark.parametrize("name", ["vsd", "csd", "asd", "dds"])
+def test_guidance_on_the_default_recipe_is_the_paper_s(name: str) -> None:
+    """These recipes differ from the default one in the method alone."""
+    ours, theirs = with_guidance("default", name), yaml.safe_load(load(generate.METHODS[name])[1])
+    assert ours["stages"] == theirs["stages"]
+
+
+def test_guidance_on_pictures_and_away_from_something() -> None:
+    tree = with_guidance("image", "esd", "--repr", "image", "--negative", "blurry")
+    stage = tree["stages"]["picture"]
+    assert stage["representation"]["class_path"] == "Image" and stage["objective"]["class_path"] == "ESD"
+    assert stage["objective"]["init_args"]["guider"]["init_args"]["away"] == "negative"
+    assert not stage["regularizers"] and stage["time"]["init_args"]["high"]["init_args"]["begin"] == 100
+
+
+def test_what_another_method_left_goes() -> None:
+    tree = with_guidance("dreamerxl", "csd")
+    assert tree["stages"]["nerf"]["post"] is None and tree["stages"]["nerf"]["weight"] == "uniform"
+
+
+@pytest.mark.parametrize(("name", "line"), generate.INCOMPLETE.items())
+def test_methods_that_need_more_than_a_name(name: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "generate", "x", "--guidance", name) == (2, f"error: --guidance {name}: {line}\n")
+
+
+def test_a_recipe_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "x", "--config", "luciddreamer", "--dry-run"]) == 0
+    tree = yaml.safe_load(capsys.readouterr().out)
+    assert tree["prompt"] == "x" and tree["tag"] == "ism"
+    assert said(capsys, "generate", "x", "--config", "lucid") == (
+        2,
+        "error: --config: no file lucid. Recipes by name: dream3d config list\n",
+    )
+
+
 def test_a_folder_or_id_is_a_stable_diffusion_in_every_stage() -> None:
     found = generate.overrides(parsed("x", "--prior", "a/b"), TREE)
     wanted = '{"class_path": "StableDiffusion", "init_args": {"model": "a/b"}}'
     assert {f"stages.coarse.prior={wanted}", f"stages.fine.prior={wanted}"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"), [("builtin-mv", "BuiltinMV"), ("builtin-latent", "BuiltinLatent"), ("builtin", None)]
+)
+def test_priors_that_ship_have_names(name: str, cls: str | None) -> None:
+    found = [line for line in generate.overrides(parsed("x", "--prior", name), TREE) if ".prior=" in line]
+    assert found == [f'stages.{stage}.prior="{cls}"' for stage in ("coarse", "fine") if cls]
+
+
+def test_a_folder_is_opened_by_the_class_that_can(tiny_pipeline) -> None:
+    folder = str(tiny_pipeline("StableDiffusionXLPipeline"))
+    line = generate.overrides(parsed("x", "--prior", folder), TREE)[1]
+    assert line == f'stages.coarse.prior={{"class_path": "SDXL", "init_args": {{"model": "{folder}"}}}}'
 
 
 def test_dry_run_prints_what_would_run_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
