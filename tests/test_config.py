@@ -149,13 +149,20 @@ PAIRS = [
 ]
 
 
-# What has no default.
-MODELS = ("DeepFloyd", "Flux", "PixArt", "SD3", "SDXL", "StableDiffusion")
-REQUIRED = {**dict.fromkeys(MODELS, "model=some/folder"), "Particles": "of=Field", "Each": "renderer=March"}
+NEEDED: dict[str, Any] = {"model": "some/folder", "image": "some.png", "renderer": "March"}
+"""Something for parameters without a default."""
 
 
-def needed(axis: str, name: str) -> list[str]:
-    return [f"stages.a.{axis}.{REQUIRED[name]}"] if name in REQUIRED else []
+def needed(cls: type) -> dict[str, Any]:
+    """Arguments without which a class cannot be had."""
+    given = {**NEEDED, "of": "Gaussian" if issubclass(cls, Prior) else "Field"}
+    parameters = inspect.signature(cls).parameters.values()
+    return {p.name: given[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+
+
+def setting(axis: str, cls: type) -> list[str]:
+    """`needed` as overrides."""
+    return [f"stages.a.{axis}.{key}={value}" for key, value in needed(cls).items()]
 
 
 def changed(cls: type) -> dict[str, Any]:
@@ -175,13 +182,10 @@ def test_another_class_has_its_own_defaults(tmp_path: Path, axis: str, old: type
         if isinstance(place[part], str):
             place[part] = {"class_path": place[part], "init_args": {}}
         place = place[part].get("init_args", place[part])
-    place[name] = {"class_path": old.__name__, "init_args": changed(old)}
-    if old.__name__ in REQUIRED:
-        key, value = REQUIRED[old.__name__].split("=")
-        place[name]["init_args"][key] = value
+    place[name] = {"class_path": old.__name__, "init_args": {**changed(old), **needed(old)}}
     path = written(tmp_path, yaml.safe_dump(tree))
     override = "stages.a." + spelling.format(axis=axis, new=new.__name__)
-    _, text = load(path, [override, *needed(axis, new.__name__)])
+    _, text = load(path, [override, *setting(axis, new)])
     found = yaml.safe_load(text)["stages"]["a"]
     for part in axis.split("."):
         found = found.get("init_args", found)[part]
@@ -189,7 +193,7 @@ def test_another_class_has_its_own_defaults(tmp_path: Path, axis: str, old: type
     defaults = {p.name: p.default for p in inspect.signature(new).parameters.values()}
     for key, value in (found.get("init_args") or {}).items():
         default = list(defaults[key]) if isinstance(defaults[key], tuple) else defaults[key]
-        assert value == default or key in REQUIRED.get(new.__name__, ""), key
+        assert value == default or key in needed(new), key
 
 
 def test_the_pairs_are_not_empty() -> None:
@@ -200,8 +204,8 @@ def test_every_member_of_every_axis_can_be_named(small: Path) -> None:
     for axis, family in AXES.items():
         known = members(family)
         assert known and all(not inspect.isabstract(cls) and issubclass(cls, family) for cls in known.values())
-        for name in known:
-            made, _ = load(small, [f"stages.a.{axis}={name}", *needed(axis, name)])
+        for name, cls in known.items():
+            made, _ = load(small, [f"stages.a.{axis}={name}", *setting(axis, cls)])
             assert isinstance(made, Pipeline), name
 
 
