@@ -19,8 +19,8 @@ from dream3d.types import Cameras
 
 CURES = {
     "negative": "give the prompt a negative text, or leave 'null' instead",
-    "no_camera": "take a prior that sees the camera (Builtin), or guide with the text alone (CFG)",
-    "visual": "take a prior with an image prompt",
+    "no_camera": "take a prior that sees the camera (Builtin, MVDream), or guide with the text alone (CFG)",
+    "visual": "take a prior with an image prompt (IPAdapter)",
 }
 """What to do where a prior lacks a condition."""
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from dream3d.checks import InputError
 from dream3d.priors.base import Card, Condition, Prior, Schedule
 from dream3d.priors.hub import licence_of, local_folder, obtain
-from dream3d.priors.known import KNOWN
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras, Render
 
@@ -65,12 +64,16 @@ class Around(Prior, ABC):
         """Read the weights, frozen, for this U-Net; raises InputError where they were made for another."""
 
     @abstractmethod
-    def _attached(self, network: Any, told: Tensor) -> AbstractContextManager[None]:
+    def _told(self, conditions: dict[str, Condition], cameras: Cameras) -> dict[str, Condition]:
+        """The steered prior's conditions with this prior's own tensor."""
+
+    @abstractmethod
+    def _attached(self, network: Any, own: Tensor) -> AbstractContextManager[None]:
         """Steers the network as long as the context lasts.
 
         Args:
             network: the U-Net.
-            told: the rows of this prior's own tensor.
+            own: the rows of this prior's own tensor.
         """
 
     # What the outside sees.
@@ -81,12 +84,10 @@ class Around(Prior, ABC):
 
     @final
     def card(self) -> Card:
-        inner, known = self.of.card(), KNOWN.get(self.model)
-        local = Path(self.model).expanduser().is_dir()
-        name = known.title if known else f"{self.title} ({Path(self.model).name})"
-        licence = known.licence if known else licence_of(local_folder(self.model, self.revision))
-        source = "a local folder" if local else self.model
-        return Card(f"{inner.name} with {name}", f"{inner.source}; {source}", f"{inner.licence}; {licence}")
+        inner, licence = self.of.card(), licence_of(local_folder(self.model, self.revision))
+        source = "a local folder" if Path(self.model).expanduser().is_dir() else self.model
+        name = f"{inner.name} with {self.title} ({Path(self.model).name})"
+        return Card(name, f"{inner.source}; {source}", f"{inner.licence}; {licence}")
 
     @final
     def load(self) -> None:
@@ -94,10 +95,14 @@ class Around(Prior, ABC):
             return
         self.of.load()
         self.image_size = self.of.image_size
-        network = self.of.backbone()
+        network: Any = self.of.backbone()
         if type(network).__name__ != "UNet2DConditionModel":
             raise InputError(
                 f"{type(self).__name__}: {self.of.card().name} has no U-Net to steer. Give a StableDiffusion as of."
+            )
+        if network.config.encoder_hid_dim_type == "ip_image_proj":
+            raise InputError(
+                f"{type(self).__name__}: {self.of.card().name} has a picture in its network. Take MVDream."
             )
         folder = obtain(self.model, revision=self.revision, files=self.files, check=self._check)
         self._open(folder, network)
@@ -118,9 +123,10 @@ class Around(Prior, ABC):
     def decode(self, z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         return self.of.decode(z)
 
+    @final
     def conditions(self, prompt: Prompt, cameras: Cameras) -> dict[str, Condition]:
         self.load()
-        return self.of.conditions(prompt, cameras)
+        return self._told(self.of.conditions(prompt, cameras), cameras)
 
     def hinted(self, conditions: Mapping[str, Condition], render: Render, cameras: Cameras) -> dict[str, Condition]:
         return self.of.hinted(conditions, render, cameras)
@@ -129,9 +135,9 @@ class Around(Prior, ABC):
     def denoise(
         self, z_t: Float[Tensor, "B C h w"], t: Float[Tensor, "B"], condition: Condition
     ) -> Float[Tensor, "B C h w"]:
-        told = condition.tensors[self.own]
+        own = condition.tensors[self.own]
         rest = Condition({name: tensor for name, tensor in condition.tensors.items() if name != self.own})
-        with self._attached(self.backbone(), told):
+        with self._attached(self.backbone(), own):
             return self.of.denoise(z_t, t, rest)
 
 

@@ -18,7 +18,6 @@ from dream3d.priors.base import Condition, Prior
 from dream3d.priors.hub import read_json, weights_variant
 from dream3d.priors.opened import Part, dtype_of, open_networks
 from dream3d.priors.pretrained import resized
-from dream3d.prompts import Prompt
 from dream3d.types import Cameras, Render
 
 Hint = Literal["depth", "normal"]
@@ -96,14 +95,13 @@ class ControlNet(Around):
         self.needs_normals = of.needs_normals or hint == "normal"
         self.side: Any = None
 
-    def conditions(self, prompt: Prompt, cameras: Cameras) -> dict[str, Condition]:
-        made = super().conditions(prompt, cameras)
+    def _told(self, conditions: dict[str, Condition], cameras: Cameras) -> dict[str, Condition]:
         black = torch.zeros(1, device=cameras.c2w.device, dtype=cameras.c2w.dtype)
-        return told(made, self.own, black.expand(len(cameras), 3, self.image_size, self.image_size))
+        return told(conditions, self.own, black.expand(len(cameras), 3, self.image_size, self.image_size))
 
     def hinted(self, conditions: Mapping[str, Condition], render: Render, cameras: Cameras) -> dict[str, Condition]:
         hint = depth_hint(render) if self.hint == "depth" else normal_hint(render, cameras)
-        return told(super().hinted(conditions, render, cameras), self.own, resized(hint, self.image_size))
+        return told(self.of.hinted(conditions, render, cameras), self.own, resized(hint, self.image_size))
 
     def _check(self, folder: Path) -> None:
         read_json(self.model, folder / "config.json")
@@ -113,10 +111,8 @@ class ControlNet(Around):
         parts = {folder.name: Part(("ControlNetModel",))}
         side = open_networks(self.model, folder.parent, parts, self.variant, dtype_of(network))[folder.name]
         for key in ("cross_attention_dim", "block_out_channels", "in_channels"):
-            ours, theirs = getattr(side.config, key), getattr(network.config, key)
-            if (list(ours) if isinstance(ours, list | tuple) else ours) != (
-                list(theirs) if isinstance(theirs, list | tuple) else theirs
-            ):
+            ours, theirs = (str(getattr(n.config, key)).strip("()[]") for n in (side, network))
+            if ours != theirs:
                 raise InputError(
                     f"ControlNet '{self.model}' was made for another network ({key} {ours}, the prior's is {theirs}). "
                     "Take one that was trained with this Stable Diffusion."
@@ -124,12 +120,12 @@ class ControlNet(Around):
         self.side = side
 
     @contextmanager
-    def _attached(self, network: Any, told: Tensor) -> Iterator[None]:
+    def _attached(self, network: Any, own: Tensor) -> Iterator[None]:
         if not self.strength:
             yield
             return
         handle = network.register_forward_pre_hook(
-            lambda _, args, kwargs: self._steer(told, args, kwargs), with_kwargs=True
+            lambda _, args, kwargs: self._steer(own, args, kwargs), with_kwargs=True
         )
         try:
             yield

@@ -17,7 +17,6 @@ from dream3d.priors.base import Condition, Prior
 from dream3d.priors.hub import CURE, first_line, read_json, weights_variant
 from dream3d.priors.opened import Opened, Part, open_networks
 from dream3d.priors.picture import read_for, resampler_names
-from dream3d.prompts import Prompt
 from dream3d.types import Cameras
 
 TOKENS = 4
@@ -97,11 +96,10 @@ class IPAdapter(Around):
         self.seconds = nn.ModuleList()
         self.register_buffer("tokens", torch.zeros(1, 1, 1), persistent=False)
 
-    def conditions(self, prompt: Prompt, cameras: Cameras) -> dict[str, Condition]:
-        made = super().conditions(prompt, cameras)
+    def _told(self, conditions: dict[str, Condition], cameras: Cameras) -> dict[str, Condition]:
         rows = self.tokens.to(cameras.c2w).expand(len(cameras), -1, -1)
-        text = Condition({**made["text"].tensors, self.own: rows})
-        return {**told(made, self.own, torch.zeros_like(rows)), "visual": text}
+        text = Condition({**conditions["text"].tensors, self.own: rows})
+        return {**told(conditions, self.own, torch.zeros_like(rows)), "visual": text}
 
     def _home(self, folder: Path) -> Path:
         return folder if (folder / self.file).is_file() else folder / "models"
@@ -171,7 +169,7 @@ class IPAdapter(Around):
         return projection(seen.image_embeds)
 
     @contextmanager
-    def _attached(self, network: Any, told: Tensor) -> Iterator[None]:
+    def _attached(self, network: Any, own: Tensor) -> Iterator[None]:
         if not self.strength:
             yield
             return
@@ -180,7 +178,7 @@ class IPAdapter(Around):
         before = [attention.processor for attention in attentions]
         try:
             for attention, second in zip(attentions, self.seconds, strict=True):
-                attention.set_processor(Decoupled(second, told))
+                attention.set_processor(Decoupled(second, own))
             yield
         finally:
             for attention, processor in zip(attentions, before, strict=True):

@@ -45,6 +45,7 @@ class Known:
 
 _RAIL_M = "CreativeML OpenRAIL-M"
 _RAIL_PP = "CreativeML OpenRAIL++-M"
+_T5 = "T5 takes 9.5 GB in half precision"
 _GATED = "gated: accept its terms on the model page, then hf auth login"
 
 _ROWS = (
@@ -114,7 +115,7 @@ _ROWS = (
         "Stable Diffusion XL",
         1024,
         _RAIL_PP,
-        "predicts noise; 12 GB or more",
+        "predicts noise; 7 GB of weights in half precision",
         opens="SDXL",
     ),
     Known(
@@ -122,7 +123,7 @@ _ROWS = (
         "DeepFloyd IF, first stage",
         64,
         "DeepFloyd IF (research only)",
-        f"pixels, no autoencoder; T5 takes 9 GB; {_GATED}",
+        f"pixels, no autoencoder; {_T5}; {_GATED}",
         opens="DeepFloyd",
     ),
     Known(
@@ -170,7 +171,7 @@ _ROWS = (
         "PixArt-alpha 512",
         512,
         _RAIL_PP,
-        "predicts noise; small transformer, T5 takes 9 GB",
+        f"predicts noise; 0.6 billion weights; {_T5}",
         opens="PixArt",
     ),
     Known(
@@ -178,7 +179,7 @@ _ROWS = (
         "PixArt-alpha 1024",
         1024,
         _RAIL_PP,
-        "predicts noise; small transformer, T5 takes 9 GB",
+        f"predicts noise; 0.6 billion weights; {_T5}",
         opens="PixArt",
     ),
     Known(
@@ -186,10 +187,41 @@ _ROWS = (
         "PixArt-Sigma 1024",
         1024,
         _RAIL_PP,
-        "predicts noise; small transformer, T5 takes 9 GB",
+        f"predicts noise; 0.6 billion weights; {_T5}",
         opens="PixArt",
     ),
-    Known("ashawkey/mvdream-sd2.1-diffusers", "MVDream", 256, "OpenRAIL", "four views at once", state="later"),
+    Known(
+        "ashawkey/mvdream-sd2.1-diffusers",
+        "MVDream",
+        256,
+        "OpenRAIL",
+        "four views at once, told the camera",
+        opens="MVDream",
+    ),
+    Known(
+        "ashawkey/imagedream-ipmv-diffusers",
+        "ImageDream",
+        256,
+        "Apache-2.0",
+        "four views at once; needs a picture (prior.image)",
+        opens="MVDream",
+    ),
+    Known(
+        "ashawkey/zero123-xl-diffusers",
+        "Zero123-XL",
+        256,
+        "MIT",
+        "from a picture (prior.image) to other cameras; no text",
+        opens="Zero123",
+    ),
+    Known(
+        "ashawkey/stable-zero123-diffusers",
+        "Stable Zero123",
+        256,
+        "Stability AI (non-commercial)",
+        "from a picture (prior.image) to other cameras; no text",
+        opens="Zero123",
+    ),
 )
 
 OPENS: Mapping[str, str] = MappingProxyType(
@@ -201,6 +233,9 @@ OPENS: Mapping[str, str] = MappingProxyType(
         "FluxPipeline": "Flux",
         "PixArtAlphaPipeline": "PixArt",
         "PixArtSigmaPipeline": "PixArt",
+        "MVDreamPipeline": "MVDream",
+        "Zero123Pipeline": "Zero123",
+        "Zero1to3StableDiffusionPipeline": "Zero123",
     }
 )
 """Class of `dream3d.priors` that opens a pipeline, by `_class_name` in its model_index.json."""

@@ -8,11 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from dream3d.cameras import orbit, turntable
+from dream3d.cameras import OrbitCameras, orbit, turntable
 from dream3d.checks import InputError, MissingError
-from dream3d.priors import ControlNet, FullCopy, Gaussian, LoRA, Query, StableDiffusion
-from dream3d.priors.controlnet import depth_hint, normal_hint
+from dream3d.guidance import CFG, SDS
+from dream3d.priors import ControlNet, FullCopy, Gaussian, LoRA, Prior, Query, StableDiffusion
+from dream3d.priors.controlnet import Hint, depth_hint, normal_hint
 from dream3d.prompts import Prompt
+from dream3d.renderers import March
+from dream3d.representations import Field
+from dream3d.stage import Stage, StageModule
 from dream3d.types import Render
 from tests.tiny_pipelines import unet
 from tests.tiny_seeing import write_controlnet
@@ -129,6 +133,32 @@ def test_a_critic_starts_as_the_steered_prior(steered: ControlNet, critic: FullC
         assert torch.allclose(answer, steered.denoise(latents(), T, made["text"]), atol=1e-6)
 
 
+@pytest.mark.parametrize("hint", ["depth", "normal"])
+def test_a_step_of_training_draws_the_hint(bare: StableDiffusion, tiny_controlnet: Path, hint: Hint) -> None:
+    def pushed(prior: Prior) -> Tensor:
+        stage = Stage(
+            representation=lambda start: Field(start, levels=2, log2_table=8, finest=16),
+            renderer=March(samples=8),
+            prior=prior,
+            objective=SDS(guider=CFG(scale=2.0)),
+            cameras=OrbitCameras(size=16),
+            batch=2,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            module = StageModule(stage, BEAR, stage.representation(None), seed=0)
+        module.loss(5).backward()
+        assert module._noised is not None
+        drawn.append(module._noised.conditions["text"].tensors.get(f"{hint} hint"))
+        return torch.cat([p.grad.flatten() for p in module.representation.parameters() if p.grad is not None])
+
+    drawn: list[Tensor | None] = []
+    priors = [bare, *(ControlNet(of=bare, model=str(tiny_controlnet), hint=hint, strength=s) for s in (0.0, 1.0))]
+    alone, off, on = (pushed(prior) for prior in priors)
+    assert drawn[0] is None and drawn[2] is not None and float(drawn[2].std()) > 0
+    assert torch.equal(alone, off) and not torch.allclose(alone, on, rtol=1e-2)
+
+
 def test_depth_is_inverse_and_near_is_white() -> None:
     hint = depth_hint(scene())
     assert torch.equal(hint[:, :, :, 0], torch.ones(2, 3, 4)) and torch.equal(
@@ -160,6 +190,7 @@ def test_no_gradient_flows_through_hints() -> None:
     assert not depth_hint(live).requires_grad and not normal_hint(live, turntable(2, 4)).requires_grad
 
 
+@pytest.mark.usefixtures("as_users_run")
 def test_misuse_is_one_line(bare: StableDiffusion, tiny_controlnet: Path, tmp_path: Path) -> None:
     views = turntable(2, 16)
     flat = Render(torch.zeros(2, 4, 4, 3), torch.zeros(2, 4, 4, 1))
@@ -174,6 +205,8 @@ def test_misuse_is_one_line(bare: StableDiffusion, tiny_controlnet: Path, tmp_pa
     with pytest.raises(MissingError, match="config.json is missing"):
         (tmp_path / "empty").mkdir()
         ControlNet(of=bare, model=str(tmp_path / "empty")).load()
+    with pytest.raises(InputError, match="'dpth' is not one of depth, normal. Did you mean 'depth'"):
+        ControlNet(of=bare, model="a/b", hint="dpth")  # type: ignore[arg-type]
     unet(cross_attention_dim=24).save_pretrained(tmp_path / "sd" / "unet")
     other = write_controlnet(tmp_path / "other", tmp_path / "sd")
     with pytest.raises(InputError, match="made for another network .cross_attention_dim 24, the prior's is 16"):

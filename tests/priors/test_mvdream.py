@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dream3d.cameras import orbit, turntable
 from dream3d.checks import InputError, MissingError
-from dream3d.priors import MVDream, StableDiffusion
+from dream3d.priors import IPAdapter, LoRA, MVDream, Query, StableDiffusion
 from dream3d.priors.mvdream import camera_numbers
 from dream3d.priors.picture import clip_pixels, read_picture
 from dream3d.prompts import Prompt
@@ -128,6 +128,18 @@ def test_imagedream_answers_as_the_published_network(looking: MVDream, tiny_pict
     assert on["visual"] is on["text"]
 
 
+@pytest.mark.parametrize("name", ["prior", "looking"])
+def test_a_low_rank_critic_starts_as_the_prior(name: str, request: pytest.FixtureRequest) -> None:
+    each, critic, cameras = request.getfixturevalue(name), LoRA(), turntable(8, 16)
+    critic.attach(each)
+    made = critic.watch(each.conditions(BEAR, cameras), cameras)
+    with torch.no_grad():
+        for camera, same in ((True, "text"), (False, "no_camera")):
+            (answer,) = critic.eps([Query(latents(), T, critic.on(made, camera=camera))])
+            assert torch.allclose(answer, each.denoise(latents(), T, made[same]), atol=1e-6)
+    assert any("attn1" in weight for weight in critic.weights) and any("attn2" in weight for weight in critic.weights)
+
+
 def test_a_picture_and_a_network_that_looks_belong_together(prior: MVDream, looking: MVDream) -> None:
     with pytest.raises(InputError, match="needs a picture: give image"):
         MVDream(model=looking.model).load()
@@ -137,10 +149,12 @@ def test_a_picture_and_a_network_that_looks_belong_together(prior: MVDream, look
         MVDream(model=looking.model, image="bear.png").load()
 
 
-def test_misuse_is_one_line(prior: MVDream, tiny_stable_diffusion: Callable) -> None:
+def test_misuse_is_one_line(prior: MVDream, looking: MVDream, tiny_stable_diffusion: Callable) -> None:
     on = prior.conditions(BEAR, turntable(3, 16))["text"]
     with pytest.raises(InputError, match="multiple of the prior's 4 views .got 3."):
         prior.denoise(latents()[:3], T[:3], on)
     with pytest.raises(MissingError, match="MVDream opens MVDream and ImageDream. Take StableDiffusion for it"):
         MVDream(model=str(tiny_stable_diffusion())).load()
+    with pytest.raises(InputError, match="IPAdapter: MVDream .tiny. has a picture in its network"):
+        IPAdapter(of=looking, model="a/b", image="a.png").load()
     assert MVDream(model="owner/name").image_size == 256
