@@ -85,6 +85,7 @@ _TABLE = """
 2006.11239 | Ho, Jonathan and others | Denoising Diffusion Probabilistic Models
 2007.10740 | Ren, Jiawei and others | Balanced Meta-Softmax for Long-Tailed Visual Recognition
 2010.02502 | Song, Jiaming and others | Denoising Diffusion Implicit Models
+2102.09672 | Nichol, Alex and Dhariwal, Prafulla | Improved Denoising Diffusion Probabilistic Models
 2103.00020 | Radford, Alec and others | Learning Transferable Visual Models From Natural Language Supervision
 2106.09685 | Hu, Edward J. and others | LoRA: Low-Rank Adaptation of Large Language Models
 2111.04276 | Shen, Tianchang and others | Deep Marching Tetrahedra: a Hybrid Representation for High-Resolution 3D Shape Synthesis
@@ -97,6 +98,7 @@ _TABLE = """
 2208.12242 | Ruiz, Nataniel and others | DreamBooth: Fine Tuning Text-to-Image Diffusion Models for Subject-Driven Generation
 2209.03003 | Liu, Xingchao and others | Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow
 2209.14988 | Poole, Ben and others | DreamFusion: Text-to-3D using 2D Diffusion
+2210.03142 | Meng, Chenlin and others | On Distillation of Guided Diffusion Models
 2211.07600 | Metzer, Gal and others | Latent-NeRF for Shape-Guided Generation of 3D Shapes and Textures
 2211.09800 | Brooks, Tim and others | InstructPix2Pix: Learning to Follow Image Editing Instructions
 2211.10440 | Lin, Chen-Hsuan and others | Magic3D: High-Resolution Text-to-3D Content Creation
@@ -131,7 +133,9 @@ _TABLE = """
 2312.05239 | Nguyen, Thuan Hoang and Tran, Anh | SwiftBrush: One-Step Text-to-Image Diffusion Model with Variational Score Distillation
 2401.00909 | Wang, Peihao and others | Taming Mode Collapse in Score Distillation for Text-to-3D Generation
 2401.16764 | Yu, Yonghao and others | BoostDream: Efficient Refining for High-Quality Text-to-3D Generation from Multi-View Diffusion
+2402.05054 | Tang, Jiaxiang and others | LGM: Large Multi-View Gaussian Model for High-Resolution 3D Content Creation
 2403.03206 | Esser, Patrick and others | Scaling Rectified Flow Transformers for High-Resolution Image Synthesis
+2403.04692 | Chen, Junsong and others | PixArt-Sigma: Weak-to-Strong Training of Diffusion Transformer for 4K Text-to-Image Generation
 2404.04057 | Zhou, Mingyuan and others | Score identity Distillation: Exponentially Fast Distillation of Pretrained Diffusion Models for One-Step Generation
 2405.10314 | Gao, Ruiqi and others | CAT3D: Create Anything in 3D with Multi-View Diffusion Models
 2405.11252 | Miao, Xingyu and others | Dreamer XL: Towards High-Resolution Text-to-3D Generation via Trajectory Score Matching
