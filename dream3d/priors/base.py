@@ -244,3 +244,10 @@ class Prior(nn.Module, ABC):
         self.asked += len(z_t)
         eps = self.denoise(z_t, t, Condition.cat([q.on for q in queries]))
         return list(eps.split([len(q.z_t) for q in queries]))
+
+
+def resized(images: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C {size} {size}"]:
+    """Pictures of another size, smoothed where they shrink. Gradient flows."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return nn.functional.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)

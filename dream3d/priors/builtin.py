@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dream3d.checks import MissingError
-from dream3d.priors.base import PARAMETERISATIONS, Card, Condition, DiscreteSchedule, Parameterisation, Prior
+from dream3d.priors.base import PARAMETERISATIONS, Card, Condition, DiscreteSchedule, Parameterisation, Prior, resized
 from dream3d.priors.static_text import StaticText
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras
@@ -242,13 +242,6 @@ def read_network(folder: Path, kind: str) -> Any:
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ValueError(f"{folder.name}/{file.name}: {type(error).__name__}") from error
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def resized(images: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 {size} {size}"]:
-    """Pictures of another size, antialiased. Gradient flows."""
-    if images.shape[-2:] == (size, size):
-        return images
-    return nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def to_patches(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 48 h w"]:

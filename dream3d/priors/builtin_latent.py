@@ -7,7 +7,8 @@ from typing import Any, final
 from jaxtyping import Float
 from torch import Tensor
 
-from dream3d.priors.builtin import Packaged, resized
+from dream3d.priors.base import resized
+from dream3d.priors.builtin import Packaged
 
 
 @final

@@ -9,8 +9,9 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
+from dream3d.priors.base import resized
 from dream3d.priors.opened import T5, UNET, Reader
-from dream3d.priors.pretrained import FromText, resized
+from dream3d.priors.pretrained import FromText
 
 
 @final

@@ -7,10 +7,9 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dream3d.checks import in_range
-from dream3d.priors.base import Card, Condition, DiscreteSchedule, Prior, Schedule
+from dream3d.priors.base import Card, Condition, DiscreteSchedule, Prior, Schedule, resized
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras
 
@@ -115,10 +114,3 @@ def scaled_linear(start: float = 0.00085, end: float = 0.012, steps: int = 1000)
     """The schedule of latent diffusion (arXiv:2112.10752): betas linear in their square roots; in double."""
     betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
     return DiscreteSchedule((1 - betas).cumprod(0))
-
-
-def resized(images: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 h w"]:
-    """Pictures of another size, smoothed where they shrink."""
-    if images.shape[-2:] == (size, size):
-        return images
-    return functional.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dream3d.checks import InputError, in_range
-from dream3d.priors.base import Card, Condition, Prior, Schedule
-from dream3d.priors.gaussian import resized, scaled_linear
+from dream3d.priors.base import Card, Condition, Prior, Schedule, resized
+from dream3d.priors.gaussian import scaled_linear
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras
 

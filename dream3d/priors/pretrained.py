@@ -15,7 +15,6 @@ from typing import Any, ClassVar, cast, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from dream3d.checks import InputError, MissingError, in_range, one_of
@@ -28,6 +27,7 @@ from dream3d.priors.base import (
     Parameterisation,
     Prior,
     Schedule,
+    resized,
 )
 from dream3d.priors.hub import CURE, class_in, licence_of, local_folder, obtain, read_index, read_json, weights_variant
 from dream3d.priors.known import KNOWN, OPENS
@@ -382,14 +382,6 @@ class Latent(Pretrained, ABC):
     def _channels(self, folder: Path) -> int:
         config = read_json(self.model, folder / "vae" / "config.json")
         return config.get("latent_channels", 4) * self.channels_a_latent
-
-
-def resized(images: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 {size} {size}"]:
-    """Pictures of another size; antialiased where they shrink. Gradient flows."""
-    if images.shape[-2:] == (size, size):
-        return images
-    smaller = images.shape[-2] > size or images.shape[-1] > size
-    return functional.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=smaller)
 
 
 def _mixed(weights: Float[Tensor, "B n"], rows: Tensor) -> Tensor:
