@@ -15,19 +15,15 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw
 
-from dream3d.cameras import turntable
 from dream3d.commands.base import table
 from dream3d.commands.evaluate import lines
-from dream3d.evaluation.assets import Asset, judge_asset, summary
-from dream3d.evaluation.draw import batches, shade, spread
+from dream3d.evaluation.assets import Asset, judge_asset, pictures, summary
 from dream3d.evaluation.judge import TrainedJudge
-from dream3d.evaluation.surfaces import read_surface
+from dream3d.media import row
 
 PIXELS, COLUMNS, LABEL = 128, 2, 18
-SUPERSAMPLE, GREY = 2, 0.9
 
 
 def main() -> None:
@@ -76,22 +72,9 @@ def contact_sheet(prompts: list[str], paths: list[Path], seen: list[str]) -> Ima
     draw = ImageDraw.Draw(sheet)
     for index, (prompt, path, name) in enumerate(zip(prompts, paths, seen, strict=True)):
         x, y = index % COLUMNS * 4 * PIXELS, index // COLUMNS * (PIXELS + LABEL)
-        for view, picture in enumerate(four_sides(path)):
-            sheet.paste(Image.fromarray(picture), (x + view * PIXELS, y))
+        sheet.paste(Image.fromarray(row(pictures(path, 4, pixels=PIXELS)[0])), (x, y))
         draw.text((x + 4, y + PIXELS + 2), f"{prompt}   (judged: {name})", fill="black")
     return sheet
-
-
-@torch.no_grad()
-def four_sides(path: Path):  # noqa: ANN201
-    cameras = turntable(4, PIXELS, elevation_deg=15.0)
-    points = spread(read_surface(path), PIXELS * SUPERSAMPLE)
-    light, ambient = torch.tensor([[0.0, 0.0, 1.0]]).expand(4, 3), torch.ones(4)
-    parts = []
-    for some in batches(points, 4):
-        drawn = shade(points, cameras[some], light[some], ambient[some], supersample=SUPERSAMPLE)
-        parts.append(drawn.rgb + (1 - drawn.alpha) * GREY)
-    return (255 * torch.cat(parts).clamp(0, 1)).round().byte().numpy()
 
 
 if __name__ == "__main__":

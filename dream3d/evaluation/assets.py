@@ -108,14 +108,14 @@ def read_extras(path: Path) -> dict[str, Any]:
 
 @torch.no_grad()
 def pictures(
-    path: Path, views: int, *, elevation_deg: float = 15.0, device: str = "cpu"
-) -> tuple[Float[Tensor, "V 3 64 64"], Float[Tensor, "V"]]:
+    path: Path, views: int, *, pixels: int = SIZE, elevation_deg: float = 15.0, device: str = "cpu"
+) -> tuple[Float[Tensor, "V 3 {pixels} {pixels}"], Float[Tensor, "V"]]:
     """An asset from `views` sides, the front first, unlit over grey; and the azimuths, radians.
 
     The asset is centred and scaled into the sphere that the judge knows.
     """
-    cameras = turntable(views, SIZE, elevation_deg=elevation_deg).to(device)
-    points = spread(read_surface(path), SIZE * SUPERSAMPLE, device)
+    cameras = turntable(views, pixels, elevation_deg=elevation_deg).to(device)
+    points = spread(read_surface(path), pixels * SUPERSAMPLE, device)
     light = torch.tensor([[0.0, 0.0, 1.0]], device=device).expand(views, 3)
     ambient = torch.full((views,), BARE, device=device)
     parts = []
