@@ -14,10 +14,9 @@ from torch.nn import functional
 
 from dream3d.checks import InputError, in_range, one_of
 from dream3d.priors.around import Around, settle, told
-from dream3d.priors.base import Condition, Prior
+from dream3d.priors.base import Condition, Prior, resized
 from dream3d.priors.hub import read_json, weights_variant
 from dream3d.priors.opened import Part, dtype_of, open_networks
-from dream3d.priors.pretrained import resized
 from dream3d.types import Cameras, Render
 
 Hint = Literal["depth", "normal"]

@@ -42,8 +42,9 @@ class MVDream(Latent, FromText):
     "ashawkey/imagedream-ipmv-diffusers") without executing the code that comes with them.
 
     Conditions: "text" is the prompt and the camera (no view words: the camera says it, as published), "null" and
-    "negative" the empty and the negative prompt with the camera, "no_camera" the prompt alone. With a picture, "text"
-    and "no_camera" have it beside the prompt, "null" and "negative" a black one, and "visual" is "text".
+    "negative" the empty and the negative prompt with the camera, "no_camera" the prompt alone (which the network was
+    trained on with single pictures). With a picture, "text" and "no_camera" have it beside the prompt, "null" and
+    "negative" zeros in its place, and "visual" is "text".
 
     The training captions of 3D data ended in ", 3d asset": a prompt that does is nearer to them. Pictures are 256 wide
     over a flat background; groups share elevation, distance and field of view.

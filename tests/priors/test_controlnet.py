@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from dream3d.cameras import OrbitCameras, orbit, turntable
 from dream3d.checks import InputError, MissingError
-from dream3d.guidance import CFG, SDS
+from dream3d.guidance import CFG, SDS, FreshNoise, MultiViewSDS
 from dream3d.priors import ControlNet, FullCopy, Gaussian, LoRA, Prior, Query, StableDiffusion
 from dream3d.priors.controlnet import Hint, depth_hint, normal_hint
 from dream3d.prompts import Prompt
@@ -157,6 +158,22 @@ def test_a_step_of_training_draws_the_hint(bare: StableDiffusion, tiny_controlne
     alone, off, on = (pushed(prior) for prior in priors)
     assert drawn[0] is None and drawn[2] is not None and float(drawn[2].std()) > 0
     assert torch.equal(alone, off) and not torch.allclose(alone, on, rtol=1e-2)
+
+
+def test_hints_of_a_grid_are_a_grid(bare: StableDiffusion, tiny_controlnet: Path) -> None:
+    """BoostDream: several views in one picture, steered by the same grid of hints."""
+    prior, views = ControlNet(of=bare, model=str(tiny_controlnet)), turntable(4, 16)
+    four = Render(*(torch.cat([x, x]) for x in (scene().rgb, scene().alpha, cast(Tensor, scene().depth))))
+    on = prior.hinted(prior.conditions(BEAR, views), four, views)
+    asked: list[Tensor] = []
+    handle = prior.side.register_forward_pre_hook(lambda _, a, k: asked.append(k["controlnet_cond"]), with_kwargs=True)
+    z = torch.cat([latents(), latents(1)])
+    x = FreshNoise()(prior, z, torch.full((4,), 0.5), on, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        MultiViewSDS().residual(prior, x)
+    handle.remove()
+    hint = on["text"].tensors["depth hint"]
+    assert torch.equal(asked[0][0, :, :16, 16:], hint[1]) and torch.equal(asked[0][0, :, 16:, :16], hint[2])
 
 
 def test_depth_is_inverse_and_near_is_white() -> None:

@@ -137,6 +137,26 @@ def test_around_a_controlnet(
         IPAdapter(of=other, model=shown.model, image=str(tiny_picture))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_what_steers_follows_the_steered_network(
+    bare: StableDiffusion, tiny_ip_adapter: Path, tiny_controlnet: Path, tiny_picture: Path, dtype: torch.dtype
+) -> None:
+    def around(of: StableDiffusion) -> IPAdapter:
+        steered = ControlNet(of=of, model=str(tiny_controlnet))
+        return IPAdapter(of=steered, model=str(tiny_ip_adapter), image=str(tiny_picture))
+
+    half = dtype == torch.float16
+    other = around(StableDiffusion(model=bare.model, half=half))
+    other = other if half else other.double()
+    z_t, views = latents().to(torch.float32 if half else dtype), turntable(2, 16)
+    with torch.no_grad():
+        eps = other.denoise(z_t, T, other.conditions(BEAR, views)["visual"])
+        full = around(bare)
+        expected = full.denoise(latents(), T, full.conditions(BEAR, views)["visual"])
+    assert eps.dtype == z_t.dtype and next(other.backbone().parameters()).dtype == dtype
+    assert torch.allclose(eps.float(), expected, atol=0.02 * float(expected.abs().max()) if half else 1e-5)
+
+
 @pytest.mark.parametrize("critic", [FullCopy(), LoRA()], ids=["FullCopy", "LoRA"])
 def test_a_critic_of_it_trains_no_adapter(shown: IPAdapter, critic: FullCopy | LoRA) -> None:
     views = turntable(2, 16)

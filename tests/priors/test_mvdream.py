@@ -129,6 +129,17 @@ def test_imagedream_answers_as_the_published_network(looking: MVDream, tiny_pict
 
 
 @pytest.mark.parametrize("name", ["prior", "looking"])
+def test_half_precision_keeps_the_callers_dtype(name: str, request: pytest.FixtureRequest) -> None:
+    full = request.getfixturevalue(name)
+    half = MVDream(model=full.model, image=full.image, image_size=16, half=True)
+    views = turntable(8, 16)
+    with torch.no_grad():
+        eps, expected = (p.denoise(latents(), T, p.conditions(BEAR, views)["text"]) for p in (half, full))
+    assert {p.dtype for p in half.parameters()} == {torch.float16} and eps.dtype == torch.float32
+    assert torch.allclose(eps, expected, atol=0.02 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["prior", "looking"])
 def test_a_low_rank_critic_starts_as_the_prior(name: str, request: pytest.FixtureRequest) -> None:
     each, critic, cameras = request.getfixturevalue(name), LoRA(), turntable(8, 16)
     critic.attach(each)

@@ -98,6 +98,15 @@ def test_the_other_conversion_opens_too(prior: Zero123, folder: Path, tiny_pictu
         Zero123(model=str(copy), image=str(tiny_picture)).load()
 
 
+def test_half_precision_keeps_the_callers_dtype(prior: Zero123) -> None:
+    settings = {"elevation_deg": 10.0, "azimuth_deg": -30.0, "distance": 2.5}
+    half = Zero123(model=prior.model, image=prior.image, half=True, **settings)
+    with torch.no_grad():
+        eps, expected = (p.denoise(latents(), T, p.conditions(CUP, turntable(2, 16))["text"]) for p in (half, prior))
+    assert {p.dtype for p in half.parameters()} == {torch.float16} and eps.dtype == torch.float32
+    assert torch.allclose(eps, expected, atol=0.02 * float(expected.abs().max()))
+
+
 def test_misuse_is_one_line(folder: Path, tiny_stable_diffusion: Callable[..., Path], tiny_picture: Path) -> None:
     with pytest.raises(InputError, match="elevation_deg must be -90"):
         Zero123(model=str(folder), image="a.png", elevation_deg=100)
