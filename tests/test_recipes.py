@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dream3d.commands.generate import INCOMPLETE, METHODS
+from dream3d.commands.base import Parser
+from dream3d.commands.generate import INCOMPLETE, METHODS, add_arguments, overrides
 from dream3d.config import load, members
 from dream3d.guidance import Objective
 from dream3d.papers import NUMBER, PAPERS
+from dream3d.priors.known import KNOWN
 from dream3d.recipes import headline, last_stage, parsed, read, recipe_folder, recipes
 from dream3d.runs import RunFolder
 
@@ -115,6 +118,24 @@ def test_papers_that_recipes_name_are_in_the_table() -> None:
 def test_the_page_lists_them_all() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(rows) == RECIPES
+
+
+def test_flags_for_larger_priors_are_understood() -> None:
+    """What the comments on top advise: ids that are known, keys that are there."""
+    advised = 0
+    for recipe in RECIPES:
+        text = (recipe_folder() / f"{recipe}.yaml").read_text(encoding="utf-8")
+        for lines in re.findall(r"^# On a GPU: (.*(?:\n#   .*)*)", text, re.MULTILINE):
+            for words in lines.replace("\n# ", "").split(", or"):
+                args = Parser("generate", "about")
+                add_arguments(args)
+                given = args.parse(["x", *shlex.split(words)])
+                assert KNOWN[given.prior].state == "ready", recipe
+                given.prior = None
+                advised += 1
+                if given.overrides:
+                    load(recipe, overrides(given, read(recipe)))
+    assert advised > 20
 
 
 def test_recipes_run_without_a_download() -> None:
