@@ -2,23 +2,8 @@
 // alpha_i = 1 - exp(-density_i (t_end_i - t_start_i)), T_i = prod_{j<i} (1 - alpha_j), w_i = T_i alpha_i.
 // A ray ends at the first sample whose T_i is below early_stop; what comes behind has weight 0 and no gradient.
 #pragma once
+#include "lanes.h"
 #include "schedule.h"
-
-// Samples whose exponentials are taken together. Eight even where the machine has wider registers: rays hold a few dozen
-// samples, and the last, partly filled group wastes less. A GPU thread takes its samples one by one.
-#if defined(__CUDACC__)
-const int GROUP = 1;
-#elif defined(__AVX__)
-const int GROUP = 8;
-#else
-const int GROUP = 4;  // vectors wider than the registers are many times slower than narrow ones
-#endif
-
-#if !defined(__CUDACC__)
-typedef std::conditional<sizeof(real) == 4, int32_t, int64_t>::type RealBits;
-typedef real Lanes __attribute__((vector_size(GROUP * sizeof(real))));
-typedef RealBits LaneBits __attribute__((vector_size(GROUP * sizeof(real))));
-#endif
 
 // alpha = 1 - exp(-x), keep = exp(-x) for `number` (at most GROUP) optical depths x; neither loses digits for small x.
 D3D_FN void absorb(const real* density, const real* t_start, const real* t_end, int number, real* alpha, real* keep) {
@@ -45,22 +30,9 @@ D3D_FN void absorb(const real* density, const real* t_start, const real* t_end, 
   } else {
     for (int k = 0; k < number; k++) x[k] = -density[k] * (t_end[k] - t_start[k]);
   }
-  // exp(x) = 2^n exp(r) with |r| <= ln(2) / 2, and exp(r) - 1 from its Taylor series, good to a bit or two of float32.
-  const real most = 87;  // 2^n stays a normal number
-  x = x < -most ? Lanes{} - most : x;
-  x = x > most ? Lanes{} + most : x;
-  Lanes binary = x * (real)1.44269504088896341;
-  LaneBits n = __builtin_convertvector(binary + (binary < 0 ? Lanes{} - (real)0.5 : Lanes{} + (real)0.5), LaneBits);
-  // ln 2 in two parts: the first has so few digits that its product with n is exact.
-  Lanes whole = __builtin_convertvector(n, Lanes);
-  Lanes r = (x - whole * (real)0.693359375) + whole * (real)2.12194440e-4;
-  Lanes series = (real)(1.0 / 120) + r * (real)(1.0 / 720);
-  series = (real)(1.0 / 24) + r * series;
-  series = (real)(1.0 / 6) + r * series;
-  series = (real)0.5 + r * series;
-  series = r + r * r * series;
-  LaneBits exponent = (n + 127) << 23;
-  Lanes power = (Lanes)exponent, fraction = power * series;
+  Lanes power, series;
+  exp_in_parts(x, power, series);
+  Lanes fraction = power * series;
   Lanes transparent = power + fraction, opaque = (1 - power) - fraction;
   memcpy(keep, &transparent, sizeof transparent);
   memcpy(alpha, &opaque, sizeof opaque);

@@ -2,6 +2,8 @@
 #include "composite.h"
 #include "hash_grid.h"
 #include "march.h"
+#include "splat_colour.h"
+#include "splat_composite.h"
 
 int thread_count = 1;
 

@@ -2,6 +2,8 @@
 #include "composite.h"
 #include "hash_grid.h"
 #include "march.h"
+#include "splat_colour.h"
+#include "splat_composite.h"
 
 D3D_API int d3d_abi() { return D3D_ABI; }
 D3D_API int d3d_real_bytes() { return (int)sizeof(real); }

@@ -1,1 +1,4 @@
-"""Kernels: hash grid, ray marching, compositing. Read reference.py first, call ops.py. Importing builds nothing."""
+"""Kernels: hash grid, ray marching, compositing, splats. Read the reference files first, call ops.py and splat.py.
+
+Importing builds nothing.
+"""

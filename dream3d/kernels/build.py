@@ -17,7 +17,7 @@ from dream3d.kernels.types import HashGridSpec
 
 log = logging.getLogger("dream3d.kernels")
 
-ABI = 1
+ABI = 2
 """Must be D3D_ABI of custom_cuda/common.h."""
 MOST_LEVELS = 32
 PACKAGED = Path(__file__).parent / "lib"
@@ -26,6 +26,7 @@ Argument = Tensor | ctypes.Structure | ctypes.Array | float | int | None
 """What a kernel can be given."""
 
 _pointer, _int32, _int64, _double = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double
+_SPLATS = (_pointer, _int64, _int64, _int32, _int32)  # stream, cameras, Gaussians, width, height
 # Declared one by one: ctypes would pass a bare Python int as 32 bits where 64 are read.
 SIGNATURES: dict[str, tuple[type, ...]] = {
     "d3d_hash_grid": (_pointer, _pointer, _int64, *[_pointer] * 3),
@@ -36,6 +37,13 @@ SIGNATURES: dict[str, tuple[type, ...]] = {
     ),
     "d3d_composite": (_pointer, _int64, *[_pointer] * 5, _double, *[_pointer] * 4),
     "d3d_composite_backward": (_pointer, _int64, *[_pointer] * 5, _double, *[_pointer] * 10),
+    "d3d_splat_project": (*_SPLATS, *[_double] * 4, _int32, *[_pointer] * 13),
+    "d3d_splat_project_backward": (*_SPLATS, *[_double] * 4, _int32, *[_pointer] * 16),
+    "d3d_splat_colours": (_pointer, _int64, _int64, _int32, _int32, *[_pointer] * 4),
+    "d3d_splat_colours_backward": (_pointer, _int64, _int64, _int32, _int32, *[_pointer] * 7),
+    "d3d_splat_bin": (*_SPLATS, _int64, *[_pointer] * 8),
+    "d3d_splat_composite": (*_SPLATS, _double, _double, *[_pointer] * 8, _int32, _int32, *[_pointer] * 3),
+    "d3d_splat_composite_backward": (*_SPLATS, _double, _double, *[_pointer] * 8, _int32, _int32, *[_pointer] * 13),
 }
 
 

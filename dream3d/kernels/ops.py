@@ -50,7 +50,7 @@ def hash_grid(
 ) -> Float[Tensor, "N width"]:
     """As `reference.hash_grid`, differentiable once. On CUDA the table gradient's last bits vary: atomic additions."""
     check_hash_grid(positions, table, spec)
-    library = _library_for(table, library)
+    library = library_for(table, library)
     if library is None:
         return reference.hash_grid(positions, table, spec)
     return _HashGrid.apply(positions, table, spec, library)
@@ -71,7 +71,7 @@ def march(
 ) -> Samples:
     """As `reference.march`: the same samples, found by skipping empty cells and blocks of cells."""
     check_march(origins, directions, occupancy, aabb=aabb, step=step, max_samples=max_samples, jitter=jitter)
-    library = _library_for(origins, library)
+    library = library_for(origins, library)
     if library is None:
         return reference.march(
             origins, directions, occupancy, aabb=aabb, step=step, near=near, far=far, max_samples=max_samples,
@@ -102,14 +102,19 @@ def composite(
 ) -> Composited:
     """As `reference.composite`, differentiable once."""
     check_composite(density, rgb, samples, early_stop)
-    library = _library_for(density, library)
+    library = library_for(density, library)
     if library is None:
         return reference.composite(density, rgb, samples, early_stop=early_stop)
     pieces = (samples.offsets, samples.t_start, samples.t_end)
     return Composited(*_Composite.apply(density, rgb, *pieces, float(early_stop), library))
 
 
-def _library_for(tensor: Tensor, library: Library | None) -> Library | None:
+def library_for(tensor: Tensor, library: Library | None) -> Library | None:
+    """The library that works on `tensor`: the given one, else the machine's; None leaves it to the twin.
+
+    Raises:
+        InputError: the given library works on another type or device.
+    """
     if library is not None:
         if library.dtype != tensor.dtype or library.device_type != tensor.device.type:
             raise InputError(
@@ -120,12 +125,12 @@ def _library_for(tensor: Tensor, library: Library | None) -> Library | None:
     return build.library(tensor.device.type) if tensor.dtype == torch.float32 else None
 
 
-def _refuse_second_derivative(op: str) -> None:
-    """Raise in the backward pass of a backward pass that is itself recorded."""
+def refuse_second_derivative(op: str, twins: str = "reference") -> None:
+    """Raise in a backward pass that is itself recorded; `twins` is the module that can do it."""
     if torch.is_grad_enabled():
         raise InputError(
             f"{op}: the kernel is differentiable once (create_graph=True was asked for); "
-            f"call dream3d.kernels.reference.{op} for second derivatives."
+            f"call dream3d.kernels.{twins}.{op} for second derivatives."
         )
 
 
@@ -141,7 +146,7 @@ class _HashGrid(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        _refuse_second_derivative("hash_grid")
+        refuse_second_derivative("hash_grid")
         positions, table = ctx.saved_tensors
         for_positions, for_table = ctx.needs_input_grad[:2]
         # Zeroed because the kernel adds into it; the other one it writes.
@@ -176,7 +181,7 @@ class _Composite(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        _refuse_second_derivative("composite")
+        refuse_second_derivative("composite")
         inputs, outputs = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
         offsets, density, rgb = inputs[:3]
         incoming = [None if g is None else g.contiguous() for g in gradients]

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Int16, Int32
 from torch import Tensor
 
 from dream3d.checks import InputError, in_range
+from dream3d.types import Cameras
+
+MOST_SPLAT_FEATURES = 64
+"""As in custom_cuda/splat_composite.h."""
+WIDEST_SPLAT_IMAGE = 32767
+"""Pixels along a side; boxes are 16-bit numbers."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,59 @@ class Composited:
     opacity: Float[Tensor, "R"]
 
 
+@dataclass(frozen=True)
+class ProjectedSplats:
+    """`N` Gaussians as `C` cameras see them, in pixels: x right, y down, (0, 0) the picture's upper left corner.
+
+    Whatever is not drawn (outside the picture, not between near and far, too faint, flat to nothing, broken) has zeros
+    throughout. Call `retain_grad()` on `means` to read the screen-space gradient that densification goes by.
+
+    Args:
+        means: centres.
+        depths: along the viewing axis, metres.
+        conics: xx, xy, yy of the inverse covariance, 1 / pixel^2.
+        opacities: 0 to 1, those of the Gaussians or, with antialiasing, less.
+        boxes: x0, y0, x1, y1; all pixels at which alpha is `alpha_min` or more are in x0 <= x < x1, y0 <= y < y1.
+        tiles: how many of the 16 x 16 tiles the box touches; 0 where nothing is drawn.
+        broken: Gaussians with a NaN, an infinity or a zero quaternion. They are drawn nowhere and have no gradient; it
+            is for the caller to make noise about them.
+        height: of the pictures, pixels.
+        width: of the pictures, pixels.
+        alpha_min: below it a Gaussian is not there.
+    """
+
+    means: Float[Tensor, "C N 2"]
+    depths: Float[Tensor, "C N"]
+    conics: Float[Tensor, "C N 3"]
+    opacities: Float[Tensor, "C N"]
+    boxes: Int16[Tensor, "C N 4"]
+    tiles: Int32[Tensor, "C N"]
+    broken: Bool[Tensor, "N"]
+    height: int
+    width: int
+    alpha_min: float
+
+    @property
+    def visible(self) -> Bool[Tensor, "C N"]:
+        """Which Gaussians reach a pixel of a picture."""
+        return self.tiles > 0
+
+
+@dataclass(frozen=True)
+class SplatImage:
+    """What `C` cameras see; everything is premultiplied: a sum over Gaussians of weight times value.
+
+    Args:
+        features: the viewed ones, then the shared ones.
+        depth: along the viewing axis (not along the ray), metres.
+        alpha: sum of the weights.
+    """
+
+    features: Float[Tensor, "C H W K"]
+    depth: Float[Tensor, "C H W"]
+    alpha: Float[Tensor, "C H W"]
+
+
 Box = tuple[float, float, float, float, float, float]
 """Smallest x, y, z, then largest x, y, z."""
 
@@ -184,6 +243,72 @@ def check_composite(density: Tensor, rgb: Tensor, samples: Samples, early_stop: 
     if not len(samples.offsets):
         raise InputError("composite: samples.offsets must have one number more than there are rays, got none.")
     in_range("composite: early_stop", early_stop, 0, 1)
+
+
+def check_project_splats(
+    means: Tensor,
+    quaternions: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    cameras: Cameras,
+    *,
+    near: float,
+    far: float,
+    blur: float,
+    alpha_min: float,
+) -> None:
+    """Raise unless the Gaussians fit each other and the numbers make sense."""
+    number = len(means)
+    _expect("project_splats: means", means, (None, 3))
+    _expect("project_splats: quaternions", quaternions, (number, 4), like=means)
+    _expect("project_splats: scales", scales, (number, 3), like=means)
+    _expect("project_splats: opacities", opacities, (number,), like=means)
+    in_range("project_splats: width and height", max(cameras.height, cameras.width), 1, WIDEST_SPLAT_IMAGE)
+    if not 0 < near < far:
+        raise InputError(f"project_splats: near and far must be 0 < near < far, got {near:g} and {far:g}.")
+    in_range("project_splats: blur", blur, 0)
+    in_range("project_splats: alpha_min", alpha_min, 1e-30, 1)
+
+
+def check_composite_splats(
+    projected: ProjectedSplats,
+    viewed: Tensor | None,
+    shared: Tensor | None,
+    probe: Tensor | None,
+    transmittance_min: float,
+) -> None:
+    """Raise unless there is a finite row of features for every Gaussian (and camera)."""
+    cameras, number = projected.depths.shape
+    features = 0
+    for name, tensor, shape in (("viewed", viewed, (cameras, number)), ("shared", shared, (number,))):
+        if tensor is None:
+            continue
+        _expect(f"composite_splats: {name}", tensor, (*shape, None), like=projected.means)
+        features += tensor.shape[-1]
+        # One sum is much quicker than looking at every number, and one bad number is enough to spoil it.
+        if not bool(tensor.detach().sum().isfinite()) and (wrong := int((~tensor.detach().isfinite()).sum())):
+            raise InputError(
+                f"composite_splats: {name}: expected finite features, got {wrong} that are not; "
+                "lower the learning rate, or remove the Gaussians they belong to."
+            )
+    if probe is not None:
+        _expect("composite_splats: probe", probe, (cameras, number, 2), like=projected.means)
+    in_range("composite_splats: number of features", features, 0, MOST_SPLAT_FEATURES)
+    in_range("composite_splats: transmittance_min", transmittance_min, 0, 1)
+
+
+def check_splat_colours(means: Tensor, coefficients: Tensor, degree: int | None) -> int:
+    """Raise unless every Gaussian has the coefficients of the degree; return the degree (None: as stored)."""
+    _expect("splat_colours: means", means, (None, 3))
+    _expect("splat_colours: coefficients", coefficients, (len(means), None, 3), like=means)
+    stored = math.isqrt(coefficients.shape[1]) - 1
+    if coefficients.shape[1] not in (1, 4, 9, 16):
+        raise InputError(
+            "splat_colours: coefficients: expected 1, 4, 9 or 16 harmonics (degree 0 to 3), "
+            f"got {coefficients.shape[1]}."
+        )
+    in_range("splat_colours: degree", stored if degree is None else degree, 0, stored)
+    return stored if degree is None else degree
 
 
 def _expect(

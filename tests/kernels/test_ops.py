@@ -7,7 +7,7 @@ import torch
 from torch.autograd import gradcheck
 
 from dream3d.checks import InputError
-from dream3d.kernels import build, ops, reference
+from dream3d.kernels import ops, reference
 from dream3d.kernels.types import HashGridSpec, Samples
 from tests.kernels.conftest import SPEC, packed
 
@@ -155,17 +155,12 @@ def test_bytes_do_not_depend_on_the_number_of_threads(generator, rays, threads):
         torch.set_num_threads(before)
 
 
-def test_instruction_sets_agree_to_the_byte(tmp_path, generator, rays):
-    libraries = [
-        build.Library(build.compiler.compile_cpu(tmp_path, level), device_type="cpu", level=level)
-        for level in build.compiler.cpu_levels()
-        if level <= build.library("cpu").cpu_level()
-    ]
+def test_instruction_sets_agree_to_the_byte(levels, generator, rays):
     points, table = grid_inputs(torch.float32, generator)
     arguments = rays(torch.float32)
     samples, density, rgb = volume_inputs(torch.float32, generator)
     results = []
-    for library in libraries:
+    for library in levels:
         features = ops.hash_grid(points, table, SPEC, library=library)
         seen = ops.composite(density, rgb, samples, library=library)
         gradients = torch.autograd.grad(features.square().sum(), (points, table))
