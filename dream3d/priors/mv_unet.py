@@ -127,9 +127,18 @@ def build(config: Mapping[str, Any], views: int, *, model: str = "") -> Any:
         ) from error
     unet.class_embedding = SeenCamera(unet.class_embedding)
     share_views(unet, views)
+    for name, module in unet.named_modules():
+        if name.endswith("proj_in"):
+            module.register_forward_pre_hook(_contiguous)
     if config.get("ip_dim", 0):
         _see_picture(unet, config)
     return unet
+
+
+def _contiguous(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """torch multiplies a permuted input in another way where the weight may train: a fresh critic would not equal the
+    prior to the bit."""
+    return (given[0].contiguous(), *given[1:])
 
 
 def _see_picture(unet: Any, config: Mapping[str, Any]) -> None:
