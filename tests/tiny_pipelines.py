@@ -99,7 +99,7 @@ def stable_diffusion(**scheduler: Any) -> dict[str, Any]:
 def sdxl() -> dict[str, Any]:
     from diffusers import EulerDiscreteScheduler
 
-    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4}
+    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "use_linear_projection": True}
     network = unet(cross_attention_dim=2 * WIDTH, projection_class_embeddings_input_dim=WIDTH + 6 * 4, **added)
     scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     encoders = {"text_encoder": clip(), "text_encoder_2": clip(projected=True)}

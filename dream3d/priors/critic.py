@@ -278,6 +278,10 @@ class FullCopy(Adapted):
     def _denoise(self, prior: Prior, network: nn.Module, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         names = {name: self._copies.get(id(weight)) for name, weight in network.named_parameters()}
         own = {f"network.{name}": self.weights[copy] for name, copy in names.items() if copy is not None}
+        if not torch.is_grad_enabled():
+            # Even then torch.matmul may round otherwise where a weight wants a gradient: a fresh copy would not be the
+            # prior to the bit.
+            own = {name: weight.detach() for name, weight in own.items()}
         return cast(Tensor, functional_call(_Denoise(prior, network), own, (z_t, t, condition)))
 
 
