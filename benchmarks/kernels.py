@@ -1,10 +1,12 @@
 """How much faster the kernels are than their plain-torch twins: ratios of medians, all variants interleaved in one run.
 
     python benchmarks/kernels.py [--rounds 7] [--threads 2] [--only march]
+    python benchmarks/kernels.py --scaling
 
 Absolute times differ from machine to machine and with whatever else runs; ratios within a run much less. A round
 times every variant of a case once (the quick one three times), so that a disturbance hits all of them. The targets
-are those that this project set itself for two CPU threads.
+are those that this project set itself for two CPU threads. `--scaling` times the splat kernels alone, over the number
+of Gaussians and of pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from dream3d.cameras import turntable  # noqa: E402
-from dream3d.kernels import ops, reference  # noqa: E402
+from dream3d.kernels import ops, reference, splat, splat_reference  # noqa: E402
 from dream3d.kernels.types import HashGridSpec, Occupancy, Samples  # noqa: E402
 
 SPEC = HashGridSpec(levels=16, log2_table=15, base=16, finest=1024)
@@ -33,6 +35,8 @@ BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 STEP = 2 * 3**0.5 / 128
 SPHERE = 0.7
 """Radius of the occupied sphere: 18 % of the box."""
+SPLAT_NUMBERS = (5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
+SPLAT_PIXELS = (64, 128, 256, 512)
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,52 @@ def step_case() -> Case:
     return Case("field step, 4 x 64 x 64 rays", {"kernel": stepper(ops), "twin": stepper(reference)}, {"twin": 8})
 
 
+def splat_step(module: ModuleType, number: int, pixels: int) -> Callable[[], object]:
+    """Four views of a ball of coloured Gaussians, and the gradients of all they have; the more, the smaller."""
+    generator = torch.Generator().manual_seed(0)
+    views = turntable(4, pixels)
+    means = nn.functional.normalize(torch.randn(number, 3, generator=generator), dim=1)
+    means *= SPHERE * torch.rand(number, 1, generator=generator) ** (1 / 3)
+    # Half the distance of neighbours on average, as after a while of densification.
+    scales = (5000 / number) ** (1 / 3) * (0.01 + 0.03 * torch.rand(number, 3, generator=generator))
+    quaternions = torch.randn(number, 4, generator=generator)
+    opacities = 0.1 + 0.8 * torch.rand(number, generator=generator)
+    colours = torch.rand(number, 3, generator=generator)
+    leaves = [t.requires_grad_() for t in (means, quaternions, scales, opacities, colours)]
+    gradient = torch.randn(4, pixels, pixels, 3, generator=generator)
+
+    def step() -> object:
+        projected = module.project_splats(*leaves[:4], views)
+        image = module.composite_splats(projected, shared=leaves[4])
+        return torch.autograd.grad((image.features, image.alpha), leaves, (gradient, gradient[..., 0]))
+
+    return step
+
+
+def splat_cases() -> list[Case]:
+    modules = {"kernel": splat, "twin": splat_reference}
+    return [
+        Case(
+            f"splats {number // 1000}k, 4 x 128^2, forward + backward",
+            {name: splat_step(module, number, 128) for name, module in modules.items()},
+            {"twin": target},
+        )
+        for number, target in ((5_000, 25), (50_000, 35))
+    ]
+
+
+def scaling(rounds: int) -> None:
+    """Milliseconds of a splat step, best of `rounds`: linear means that a column's last number is its others' too."""
+    print(f"{'Gaussians':>9} | " + " | ".join(f"{f'4 x {pixels}^2':>20}" for pixels in SPLAT_PIXELS))
+    print(f"{'':>9} | " + " | ".join(f"{'ms':>9} {'us a splat':>10}" for _ in SPLAT_PIXELS))
+    for number in SPLAT_NUMBERS:
+        cells = []
+        for pixels in SPLAT_PIXELS:
+            times = measure(Case("", {"kernel": splat_step(splat, number, pixels)}, {}), rounds)["kernel"]
+            cells.append(f"{min(times):9.1f} {1e3 * min(times) / number:10.2f}")
+        print(f"{number:>9} | " + " | ".join(cells), flush=True)
+
+
 def measure(case: Case, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of every variant, one warm-up left out."""
     times: dict[str, list[float]] = {name: [] for name in case.variants}
@@ -175,11 +225,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
+    parser.add_argument("--scaling", action="store_true", help="only the splat kernels, by Gaussians and pixels")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{ops.backend('cpu')}, torch {torch.__version__}; milliseconds, best / median of {args.rounds} rounds")
+    if args.scaling:
+        scaling(args.rounds)
+        return
     missed = 0
-    for case in [*hash_cases(), *volume_cases(), step_case()]:
+    for case in [*hash_cases(), *volume_cases(), *splat_cases(), step_case()]:
         if args.only not in case.name:
             continue
         times = measure(case, args.rounds)

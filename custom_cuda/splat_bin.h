@@ -1,6 +1,7 @@
 // Which Gaussians a tile has to look at, from near to far. Every (Gaussian, tile) meeting has a slot; the slots of pair i
 // are offsets[i] to offsets[i + 1], row by row over the tiles of its box. The result is a list of slots sorted by
-// (camera, tile), then by depth, then by the Gaussian's number: `order`, with `tile_offsets` where each tile's part starts.
+// (camera, tile), then by depth, then by the Gaussian's number: `order`, and in `pairs` whose slots they are; each tile's
+// part starts where `tile_offsets` says.
 #pragma once
 #include "splat_project.h"
 
@@ -39,7 +40,7 @@ struct SlotKeys {
   const real* depths;
   const int32_t* offsets;
   uint64_t* keys;
-  int32_t *slots, *owner;
+  int32_t *slots, *owners;
 
   __device__ void operator()(int64_t i) const {
     if (offsets[i] == offsets[i + 1]) return;
@@ -47,7 +48,7 @@ struct SlotKeys {
     for_tiles_of(boxes + 4 * i, grid.across, offsets[i], [&](int64_t slot, int64_t tile) {
       keys[slot] = ((tiles_before + (uint64_t)tile) << 32) | depth;
       slots[slot] = (int32_t)slot;
-      owner[slot] = (int32_t)i;
+      owners[slot] = (int32_t)i;
     });
   }
 };
@@ -55,9 +56,11 @@ struct SlotKeys {
 struct TileStarts {
   int64_t total, tiles;
   const uint64_t* keys;
-  int32_t* tile_offsets;
+  const int32_t *order, *owners;
+  int32_t *pairs, *tile_offsets;
 
   __device__ void operator()(int64_t j) const {
+    pairs[j] = owners[order[j]];
     int64_t tile = (int64_t)(keys[j] >> 32), before = j ? (int64_t)(keys[j - 1] >> 32) : -1;
     for (int64_t t = before + 1; t <= tile; t++) tile_offsets[t] = (int32_t)j;
     if (j == total - 1)
@@ -69,7 +72,7 @@ struct TileStarts {
 // sort is stable, and slots enter it in the order of their pairs, so that ties are broken as on the CPU.
 D3D_API int d3d_splat_bin(void* stream, int64_t cameras, int64_t splats, int32_t width, int32_t height, int64_t total,
                           const int16_t* boxes, const real* depths, const int32_t* offsets, uint8_t* workspace,
-                          int64_t* workspace_bytes, int32_t* order, int32_t* owner, int32_t* tile_offsets) {
+                          int64_t* workspace_bytes, int32_t* order, int32_t* pairs, int32_t* tile_offsets) {
   TileGrid grid = tiles_of(width, height);
   int64_t tiles = cameras * grid.number();
   int bits = 32;
@@ -77,7 +80,8 @@ D3D_API int d3d_splat_bin(void* stream, int64_t cameras, int64_t splats, int32_t
   uint64_t* keys = (uint64_t*)workspace;
   uint64_t* sorted = keys + total;
   int32_t* slots = (int32_t*)(sorted + total);
-  int64_t own_bytes = (total * 20 + 255) / 256 * 256;
+  int32_t* owners = slots + total;
+  int64_t own_bytes = (total * 24 + 255) / 256 * 256;
   size_t sort_bytes = 0;
   cudaError_t error = cub::DeviceRadixSort::SortPairs(nullptr, sort_bytes, keys, sorted, slots, order, total, 0, bits,
                                                       (cudaStream_t)stream);
@@ -86,12 +90,12 @@ D3D_API int d3d_splat_bin(void* stream, int64_t cameras, int64_t splats, int32_t
     *workspace_bytes = own_bytes + (int64_t)sort_bytes;
     return 0;
   }
-  int failed = for_each(stream, cameras * splats, 0, SlotKeys{splats, grid, boxes, depths, offsets, keys, slots, owner});
+  int failed = for_each(stream, cameras * splats, 0, SlotKeys{splats, grid, boxes, depths, offsets, keys, slots, owners});
   if (failed) return failed;
   error = cub::DeviceRadixSort::SortPairs(workspace + own_bytes, sort_bytes, keys, sorted, slots, order, total, 0, bits,
                                           (cudaStream_t)stream);
   if (error) return (int)error;
-  return for_each(stream, total, 0, TileStarts{total, tiles, sorted, tile_offsets});
+  return for_each(stream, total, 0, TileStarts{total, tiles, sorted, order, owners, pairs, tile_offsets});
 }
 
 #else
@@ -124,7 +128,7 @@ static void sort_by_depth(std::vector<ByDepth>& seen) {
 // A camera is a task: its Gaussians are sorted once, and then dealt out to the tiles in that order.
 D3D_API int d3d_splat_bin(void*, int64_t cameras, int64_t splats, int32_t width, int32_t height, int64_t total,
                           const int16_t* boxes, const real* depths, const int32_t* offsets, uint8_t* workspace,
-                          int64_t* workspace_bytes, int32_t* order, int32_t* owner, int32_t* tile_offsets) {
+                          int64_t* workspace_bytes, int32_t* order, int32_t* pairs, int32_t* tile_offsets) {
   if (!workspace) {
     *workspace_bytes = 1;  // the sort has its own memory here
     return 0;
@@ -150,8 +154,9 @@ D3D_API int d3d_splat_bin(void*, int64_t cameras, int64_t splats, int32_t width,
     for (const ByDepth& item : seen) {
       int64_t i = camera * splats + item.splat;
       for_tiles_of(boxes + 4 * i, grid.across, offsets[i], [&](int64_t slot, int64_t tile) {
-        order[place[tile]++] = (int32_t)slot;
-        owner[slot] = (int32_t)i;
+        int32_t j = place[tile]++;
+        order[j] = (int32_t)slot;
+        pairs[j] = (int32_t)i;
       });
     }
   });

@@ -19,7 +19,7 @@ struct SplatScene {
   int64_t cameras, splats;
   int32_t width, height;
   real alpha_min, transmittance_min;
-  const int32_t *tile_offsets, *order, *owner;
+  const int32_t *tile_offsets, *order, *pairs;
   const int16_t* boxes;
   const real *means2d, *conics, *opacities, *depths;  // of pairs
   int32_t viewed_number, shared_number;
@@ -27,10 +27,11 @@ struct SplatScene {
 
   D3D_FN int features() const { return viewed_number + shared_number; }
   D3D_FN int channels() const { return features() + 2; }
-  // The k-th number of a pair that is summed: a feature, the depth, or 1.
-  D3D_FN real value(int64_t pair, int k) const {
+  // The k-th number of a pair that is summed: a feature, the depth, or 1. `splat` is the pair's, which is cheaper to know
+  // than to compute.
+  D3D_FN real value(int64_t pair, int64_t splat, int k) const {
     if (k < viewed_number) return viewed[pair * viewed_number + k];
-    if (k < features()) return shared[pair % splats * shared_number + k - viewed_number];
+    if (k < features()) return shared[splat * shared_number + k - viewed_number];
     return k == features() ? depths[pair] : 1;
   }
 };
@@ -96,10 +97,10 @@ const int64_t GATHERED_SPLATS_A_BLOCK = 256;
 // image: [cameras, height, width, viewed_number + shared_number + 2]
 D3D_API int d3d_splat_composite(void* stream, int64_t cameras, int64_t splats, int32_t width, int32_t height,
                                 double alpha_min, double transmittance_min, const int32_t* tile_offsets,
-                                const int32_t* order, const int32_t* owner, const int16_t* boxes, const real* means2d,
+                                const int32_t* order, const int32_t* pairs, const int16_t* boxes, const real* means2d,
                                 const real* conics, const real* opacities, const real* depths, int32_t viewed_number,
                                 int32_t shared_number, const real* viewed, const real* shared, real* image) {
-  SplatScene scene{cameras, splats, width, height, (real)alpha_min, (real)transmittance_min, tile_offsets, order, owner,
+  SplatScene scene{cameras, splats, width, height, (real)alpha_min, (real)transmittance_min, tile_offsets, order, pairs,
                    boxes, means2d, conics, opacities, depths, viewed_number, shared_number, viewed, shared};
   return composite_tiles(stream, scene, image);
 }
@@ -107,14 +108,14 @@ D3D_API int d3d_splat_composite(void* stream, int64_t cameras, int64_t splats, i
 // slots: [total, slot_width], every one written; g_absolute may be null
 D3D_API int d3d_splat_composite_backward(void* stream, int64_t cameras, int64_t splats, int32_t width, int32_t height,
                                          double alpha_min, double transmittance_min, const int32_t* tile_offsets,
-                                         const int32_t* order, const int32_t* owner, const int16_t* boxes,
+                                         const int32_t* order, const int32_t* pairs, const int16_t* boxes,
                                          const real* means2d, const real* conics, const real* opacities,
                                          const real* depths, int32_t viewed_number, int32_t shared_number,
                                          const real* viewed, const real* shared, const real* image, const real* g_image,
                                          const int32_t* offsets, real* slots, real* g_viewed, real* g_shared,
                                          real* g_depths, real* g_opacities, real* g_conics, real* g_means2d,
                                          real* g_absolute) {
-  SplatScene scene{cameras, splats, width, height, (real)alpha_min, (real)transmittance_min, tile_offsets, order, owner,
+  SplatScene scene{cameras, splats, width, height, (real)alpha_min, (real)transmittance_min, tile_offsets, order, pairs,
                    boxes, means2d, conics, opacities, depths, viewed_number, shared_number, viewed, shared};
   int error = composite_tiles_backward(stream, scene, image, g_image, g_absolute != nullptr, slots);
   if (error) return error;

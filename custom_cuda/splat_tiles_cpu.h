@@ -39,16 +39,32 @@ static void for_pixels(const SplatScene& scene, const Tile& tile, Visit visit) {
 
 // One Gaussian in one tile.
 struct Splat {
-  int64_t pair;
+  int64_t pair, splat;
   int32_t slot;
   real x, y, xx, xy, yy, opacity;
   int left, right, first_row, end_row;  // of its box, counted from the tile's corner
 };
 
-static Splat splat_at(const SplatScene& scene, const Tile& tile, int32_t j) {
+// What a tile's list points at is scattered over memory, and waiting for it would take longer than the arithmetic.
+const int32_t LOOK_AHEAD = 6;
+
+D3D_FN void fetch_ahead(const SplatScene& scene, const Tile& tile, int32_t j) {
+  if (j + LOOK_AHEAD >= tile.end) return;
+  int64_t pair = scene.pairs[j + LOOK_AHEAD];
+  __builtin_prefetch(scene.means2d + 2 * pair);
+  __builtin_prefetch(scene.conics + 3 * pair);
+  __builtin_prefetch(scene.opacities + pair);
+  __builtin_prefetch(scene.depths + pair);
+  __builtin_prefetch(scene.boxes + 4 * pair);
+  if (scene.viewed_number) __builtin_prefetch(scene.viewed + pair * scene.viewed_number);
+  if (scene.shared_number) __builtin_prefetch(scene.shared + (pair - tile.camera * scene.splats) * scene.shared_number);
+}
+
+D3D_FN Splat splat_at(const SplatScene& scene, const Tile& tile, int32_t j) {
   Splat s;
   s.slot = scene.order[j];
-  s.pair = scene.owner[s.slot];
+  s.pair = scene.pairs[j];
+  s.splat = s.pair - tile.camera * scene.splats;
   s.x = scene.means2d[2 * s.pair];
   s.y = scene.means2d[2 * s.pair + 1];
   s.xx = scene.conics[3 * s.pair];
@@ -125,8 +141,9 @@ static void composite_tile(const SplatScene& scene, int64_t number, real* image)
   for (int k = 0; k < channels * STRIPS; k++) canvas.planes[k] = Lanes{};
   real values[MOST_SPLAT_FEATURES + 2];
   for (int32_t j = tile.first; j < tile.end && canvas.alive; j++) {
+    fetch_ahead(scene, tile, j);
     Splat s = splat_at(scene, tile, j);
-    for (int k = 0; k < channels; k++) values[k] = scene.value(s.pair, k);
+    for (int k = 0; k < channels; k++) values[k] = scene.value(s.pair, s.splat, k);
     for_shares(scene, tile, s, canvas, [&](int strip, const Share& share, int) {
       for (int k = 0; k < channels; k++) canvas.planes[k * STRIPS + strip] += share.weight * values[k];
     });
@@ -137,9 +154,12 @@ static void composite_tile(const SplatScene& scene, int64_t number, real* image)
 }
 
 D3D_FN real sum_lanes(const Lanes* turns) {
-  real lanes[SUMMING_LANES];
-  memcpy(lanes, turns, sizeof lanes);
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+  typedef real Half __attribute__((vector_size(SUMMING_LANES / 2 * sizeof(real))));
+  Half low, high;
+  memcpy(&low, turns, sizeof low);
+  memcpy(&high, (const char*)turns + sizeof low, sizeof high);
+  Half both = low + high;
+  return (both[0] + both[2]) + (both[1] + both[3]);
 }
 
 // The part of a slot that does not depend on the number of features, while the sums run. d alpha / d conic needs
@@ -182,8 +202,9 @@ static void composite_tile_backward(const SplatScene& scene, int64_t number, con
   Lanes g_values[CHANNELS ? (CHANNELS - 1) * TURNS : (MOST_SPLAT_FEATURES + 1) * TURNS];
   int32_t j = tile.first;
   for (; j < tile.end && canvas.alive; j++) {
+    fetch_ahead(scene, tile, j);
     Splat s = splat_at(scene, tile, j);
-    for (int k = 0; k < channels; k++) values[k] = scene.value(s.pair, k);
+    for (int k = 0; k < channels; k++) values[k] = scene.value(s.pair, s.splat, k);
     ShapeSums sums{};
     for (int k = 0; k < (channels - 1) * TURNS; k++) g_values[k] = Lanes{};
     for_shares(scene, tile, s, canvas, [&](int strip, const Share& share, int turn) {

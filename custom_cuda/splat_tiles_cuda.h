@@ -6,15 +6,16 @@
 const int TILE_PIXELS = SPLAT_TILE * SPLAT_TILE, WARP = 32, WARPS = TILE_PIXELS / WARP;
 
 struct StagedSplat {
-  int64_t pair;
+  int64_t pair, splat;
   int32_t slot;
   int16_t box[4];
   real x, y, xx, xy, yy, opacity;
 };
 
-__device__ __forceinline__ void stage(const SplatScene& scene, int32_t j, StagedSplat& s) {
+__device__ __forceinline__ void stage(const SplatScene& scene, const Tile& tile, int32_t j, StagedSplat& s) {
   s.slot = scene.order[j];
-  s.pair = scene.owner[s.slot];
+  s.pair = scene.pairs[j];
+  s.splat = s.pair - tile.camera * scene.splats;
   for (int k = 0; k < 4; k++) s.box[k] = scene.boxes[4 * s.pair + k];
   s.x = scene.means2d[2 * s.pair];
   s.y = scene.means2d[2 * s.pair + 1];
@@ -78,14 +79,14 @@ __global__ void __launch_bounds__(TILE_PIXELS) composite_kernel(SplatScene scene
   for (int32_t first = tile.first; first < tile.end; first += TILE_PIXELS) {
     if (!__syncthreads_or(pixel.alive)) break;  // also: nobody reads the last batch any more
     int number = tile.end - first < TILE_PIXELS ? tile.end - first : TILE_PIXELS;
-    if ((int)threadIdx.x < number) stage(scene, first + threadIdx.x, staged[threadIdx.x]);
+    if ((int)threadIdx.x < number) stage(scene, tile, first + threadIdx.x, staged[threadIdx.x]);
     __syncthreads();
     for (int j = 0; j < number && pixel.alive; j++) {
       Share share;
       if (!take_share(scene, staged[j], pixel, share)) continue;
 #pragma unroll
       for (int k = 0; k < MOST; k++)
-        if (k < channels) sum[k] += share.weight * scene.value(staged[j].pair, k);
+        if (k < channels) sum[k] += share.weight * scene.value(staged[j].pair, staged[j].splat, k);
     }
   }
   if (!in_picture) return;
@@ -123,7 +124,7 @@ __global__ void __launch_bounds__(TILE_PIXELS)
   for (; first < tile.end; first += BATCH) {
     if (!__syncthreads_or(pixel.alive)) break;
     int number = tile.end - first < BATCH ? tile.end - first : BATCH;
-    if ((int)threadIdx.x < number) stage(scene, first + threadIdx.x, staged[threadIdx.x]);
+    if ((int)threadIdx.x < number) stage(scene, tile, first + threadIdx.x, staged[threadIdx.x]);
     __syncthreads();
     for (int j = 0; j < number; j++) {
       const StagedSplat& s = staged[j];
@@ -138,7 +139,7 @@ __global__ void __launch_bounds__(TILE_PIXELS)
 #pragma unroll
       for (int k = 0; k < MOST; k++)
         if (k < channels) {
-          gain += g[k] * scene.value(s.pair, k);
+          gain += g[k] * scene.value(s.pair, s.splat, k);
           if (k < channels - 1) {
             real sum = sum_of_warp(share.weight * g[k]);
             if (lane == 0) row[k] = sum;

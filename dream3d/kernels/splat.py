@@ -164,7 +164,7 @@ class _Binned(NamedTuple):
     offsets: Tensor
     tile_offsets: Tensor
     order: Tensor
-    owner: Tensor
+    pairs: Tensor
 
     @staticmethod
     def of(projected: ProjectedSplats, library: Library) -> _Binned:
@@ -178,12 +178,12 @@ class _Binned(NamedTuple):
             )
         offsets = torch.nn.functional.pad(ends, (1, 0)).to(torch.int32)
         tiles = cameras * -(-projected.width // TILE) * -(-projected.height // TILE)
-        order, owner = offsets.new_empty(2, total).unbind()
-        binned = _Binned(offsets, offsets.new_zeros(tiles + 1), order, owner)
+        order, pairs = offsets.new_empty(2, total).unbind()
+        binned = _Binned(offsets, offsets.new_zeros(tiles + 1), order, pairs)
         if total:
             arguments = (cameras, splats, projected.width, projected.height, total, projected.boxes,
                          projected.depths.detach(), offsets)  # fmt: skip
-            results = (binned.order, binned.owner, binned.tile_offsets)
+            results = (binned.order, binned.pairs, binned.tile_offsets)
             size = (ctypes.c_int64 * 1)()
             library("d3d_splat_bin", offsets, *arguments, None, size, *results)
             workspace = offsets.new_empty(size[0], dtype=torch.uint8)
@@ -211,7 +211,7 @@ class _Composite(Function):
         counts = [0 if f is None else f.shape[-1] for f in features]
         shape = [t.contiguous() for t in (means, conics, opacities, depths)]
         sizes = (*depths.shape, projected.width, projected.height, projected.alpha_min, transmittance_min)
-        scene = (binned.tile_offsets, binned.order, binned.owner, projected.boxes.contiguous(), *shape)
+        scene = (binned.tile_offsets, binned.order, binned.pairs, projected.boxes.contiguous(), *shape)
         image = means.new_empty(len(depths), projected.height, projected.width, sum(counts) + 2)
         library("d3d_splat_composite", means, *sizes, *scene, *counts, *features, image)
         ctx.save_for_backward(*scene, *features, image, binned.offsets)

@@ -119,7 +119,7 @@ def splat_results(module, views, parameters, viewed, shared, *, probe=None, tran
     outputs = [projected.means, projected.depths, projected.conics, projected.opacities]
     parts = [image.features, image.depth, image.alpha]
     fixed = torch.Generator().manual_seed(7)
-    weights = [torch.randn(p.shape, dtype=torch.float64, generator=fixed).to(p.dtype) for p in parts]
+    weights = [torch.randn(p.shape, dtype=torch.float64, generator=fixed).to(p) for p in parts]
     loss = sum((w * p).sum() for w, p in zip(weights, parts, strict=True))
     leaves = [t for t in (*parameters, viewed, shared, probe) if t is not None]
     gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
