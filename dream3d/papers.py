@@ -127,6 +127,7 @@ _TABLE = """
 2310.17590 | Katzir, Oren and others | Noise-Free Score Distillation
 2310.19415 | Yu, Xin and others | Text-to-3D with Classifier Score Distillation
 2311.11284 | Liang, Yixun and others | LucidDreamer: Towards High-Fidelity Text-to-3D Generation via Interval Score Matching
+2311.16493 | Yu, Zehao and others | Mip-Splatting: Alias-free 3D Gaussian Splatting
 2311.18828 | Yin, Tianwei and others | One-step Diffusion with Distribution Matching Distillation
 2312.02189 | Guo, Pengsheng and others | StableDreamer: Taming Noisy Score Distillation Sampling for Text-to-3D
 2312.02201 | Wang, Peng and Shi, Yichun | ImageDream: Image-Prompt Multi-view Diffusion for 3D Generation
@@ -137,6 +138,7 @@ _TABLE = """
 2403.03206 | Esser, Patrick and others | Scaling Rectified Flow Transformers for High-Resolution Image Synthesis
 2403.04692 | Chen, Junsong and others | PixArt-Sigma: Weak-to-Strong Training of Diffusion Transformer for 4K Text-to-Image Generation
 2404.04057 | Zhou, Mingyuan and others | Score identity Distillation: Exponentially Fast Distillation of Pretrained Diffusion Models for One-Step Generation
+2404.10484 | Ye, Zongxin and others | AbsGS: Recovering Fine Details for 3D Gaussian Splatting
 2405.10314 | Gao, Ruiqi and others | CAT3D: Create Anything in 3D with Multi-View Diffusion Models
 2405.11252 | Miao, Xingyu and others | Dreamer XL: Towards High-Resolution Text-to-3D Generation via Trajectory Score Matching
 2405.14867 | Yin, Tianwei and others | Improved Distribution Matching Distillation for Fast Image Synthesis
