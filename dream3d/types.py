@@ -147,3 +147,31 @@ class Mesh:
                 f"Mesh: expected vertices (V, 3) and faces (F, 3), got {tuple(self.vertices.shape)} and "
                 f"{tuple(self.faces.shape)}"
             )
+
+
+@dataclass(frozen=True)
+class Splats:
+    """`N` 3D Gaussians as files hold them, activated: what is drawn, without what training needs.
+
+    `quaternions` are w, x, y, z, of unit length; `scales` are standard deviations along the Gaussian's own axes, in
+    metres; `opacities` are in [0, 1]. Colour is display-referred: max(0, 1/2 + spherical harmonics), with the basis and
+    the signs of 3D Gaussian Splatting (arXiv:2308.04079); `sh` has K = 1, 4, 9 or 16 rows, by degree, then by order.
+    """
+
+    means: Float[Tensor, "N 3"]
+    quaternions: Float[Tensor, "N 4"]
+    scales: Float[Tensor, "N 3"]
+    opacities: Float[Tensor, "N"]
+    sh: Float[Tensor, "N K 3"]
+
+    def __post_init__(self) -> None:
+        number = len(self.means)
+        rows = self.sh.shape[1] if self.sh.ndim == 3 and self.sh.shape[1] in (1, 4, 9, 16) else "1 | 4 | 9 | 16"
+        shapes = {"means": (3,), "quaternions": (4,), "scales": (3,), "opacities": (), "sh": (rows, 3)}
+        for name, rest in shapes.items():
+            if getattr(self, name).shape != (number, *rest):
+                wanted = ", ".join(map(str, (number, *rest)))
+                raise InputError(f"Splats: expected {name} ({wanted}), got {tuple(getattr(self, name).shape)}")
+
+    def __len__(self) -> int:
+        return len(self.means)

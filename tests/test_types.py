@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 
 from dream3d.cameras import orbit, turntable
 from dream3d.checks import InputError
-from dream3d.types import Cameras, Material, Mesh, Render
+from dream3d.types import Cameras, Material, Mesh, Render, Splats
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -127,3 +127,13 @@ def test_mesh_refuses_wrong_shapes() -> None:
 
 def test_turntable_starts_at_the_front() -> None:
     assert float(turntable(5, 8).azimuth[0]) == 0
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_splats_refuse_wrong_shapes() -> None:
+    one = torch.ones
+    good = {"means": one(2, 3), "quaternions": one(2, 4), "scales": one(2, 3), "opacities": one(2), "sh": one(2, 4, 3)}
+    assert len(Splats(**good)) == 2
+    for wrong in ({"quaternions": one(2, 3)}, {"opacities": one(2, 1)}, {"sh": one(2, 5, 3)}, {"sh": one(1, 4, 3)}):
+        with pytest.raises(InputError, match=f"Splats: expected {next(iter(wrong))} .2"):
+            Splats(**(good | wrong))
