@@ -196,14 +196,18 @@ def splat_cases() -> list[Case]:
 
 
 def scaling(rounds: int) -> None:
-    """Milliseconds of a splat step, best of `rounds`: linear means that a column's last number is its others' too."""
-    print(f"{'Gaussians':>9} | " + " | ".join(f"{f'4 x {pixels}^2':>20}" for pixels in SPLAT_PIXELS))
-    print(f"{'':>9} | " + " | ".join(f"{'ms':>9} {'us a splat':>10}" for _ in SPLAT_PIXELS))
+    """CPU milliseconds of a splat step, all threads together, best of `rounds`: hardly touched by what else runs."""
+    print(f"{'Gaussians':>9} | " + " | ".join(f"{f'4 x {pixels}^2':>19}" for pixels in SPLAT_PIXELS))
+    print(f"{'':>9} | " + " | ".join(f"{'CPU ms':>8} {'us a splat':>10}" for _ in SPLAT_PIXELS))
     for number in SPLAT_NUMBERS:
         cells = []
         for pixels in SPLAT_PIXELS:
-            times = measure(Case("", {"kernel": splat_step(splat, number, pixels)}, {}), rounds)["kernel"]
-            cells.append(f"{min(times):9.1f} {1e3 * min(times) / number:10.2f}")
+            step, times = splat_step(splat, number, pixels), []
+            for _ in range(rounds + 1):
+                begin = time.process_time()
+                step()
+                times.append(1e3 * (time.process_time() - begin))
+            cells.append(f"{min(times[1:]):8.1f} {1e3 * min(times[1:]) / number:10.2f}")
         print(f"{number:>9} | " + " | ".join(cells), flush=True)
 
 
