@@ -39,7 +39,7 @@ LABEL, SCALE = 210, 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="One row of pictures an objective.")
     parser.add_argument("--out", required=True, help="PNG of the sheet")
     parser.add_argument("--only", default=",".join(MAIN), help="names, or all")
     parser.add_argument("--prompt", default="a teddy bear")
