@@ -167,7 +167,7 @@ def splat_step(module: ModuleType, number: int, pixels: int) -> Callable[[], obj
     views = turntable(4, pixels)
     means = nn.functional.normalize(torch.randn(number, 3, generator=generator), dim=1)
     means *= SPHERE * torch.rand(number, 1, generator=generator) ** (1 / 3)
-    # Half the distance of neighbours on average, as after a while of densification.
+    # On average two thirds of the distance to the nearest neighbour: the picture is covered about as after a training.
     scales = (5000 / number) ** (1 / 3) * (0.01 + 0.03 * torch.rand(number, 3, generator=generator))
     quaternions = torch.randn(number, 4, generator=generator)
     opacities = 0.1 + 0.8 * torch.rand(number, generator=generator)

@@ -49,9 +49,6 @@ def test_the_nearer_covers_the_farther_and_ties_go_by_number(double_library, ord
     assert weights == pytest.approx([0.5, 0.25, 0.125], abs=0.01) and weights[1] > weights[2]
 
 
-# ---- a second opinion
-
-
 def test_normals_are_shortest_axes_that_face_the_camera(generator):
     means, quaternions, scales, _ = gaussians(30, DOUBLE, generator)
     views = cameras()
@@ -60,6 +57,9 @@ def test_normals_are_shortest_axes_that_face_the_camera(generator):
     assert torch.equal((axes.mT @ normals[0, :, :, None]).abs().argmax(dim=1)[:, 0], scales.argmin(dim=1))
     assert (((means - views.position[:, None]) * normals).sum(dim=-1) <= 0).all()
     torch.testing.assert_close(normals.norm(dim=-1), torch.ones(2, 30, dtype=DOUBLE))
+
+
+# ---- a second opinion
 
 
 @pytest.mark.parametrize("antialias", [False, True])
