@@ -26,6 +26,7 @@ PACKAGED = Path(__file__).parent / "weights"
 WORDS = Path(__file__).parents[1] / "priors" / "weights" / "builtin" / "text"
 SIZE = 64
 """Pixels a side of the pictures that the judge looks at."""
+CELLS = 4
 BINS = 24
 """Azimuths in steps of 15 degrees."""
 FRONT = math.radians(45)
@@ -47,9 +48,14 @@ class _Block(nn.Module):
 
 
 class Trunk(nn.Sequential):
-    """64 x 64 pictures to a vector: two convolutions with stride, then pairs of blocks at 16, 8 and 4 pixels."""
+    """64 x 64 pictures to a vector: two convolutions with stride, then pairs of blocks at 16, 8 and 4 pixels.
 
-    def __init__(self, widths: tuple[int, int, int]) -> None:
+    Args:
+        widths: channels at these.
+        cells: a side that the last are averaged to: 1 forgets where things are, 4 keeps it.
+    """
+
+    def __init__(self, widths: tuple[int, int, int], cells: int = 1) -> None:
         fine, middle, coarse = widths
         super().__init__(
             nn.Conv2d(3, fine // 2, 4, stride=2, padding=1),
@@ -63,7 +69,7 @@ class Trunk(nn.Sequential):
             _Block(coarse),
             nn.GroupNorm(8, coarse),
             nn.SiLU(),
-            nn.AdaptiveAvgPool2d(1),
+            nn.AdaptiveAvgPool2d(cells),
             nn.Flatten(),
         )
 
@@ -113,9 +119,10 @@ class Viewer(nn.Module):
     def __init__(self, *, colors: int = 12, widths: Sequence[int] = (40, 80, 160)) -> None:
         super().__init__()
         fine, middle, coarse = widths
-        self.trunk = Trunk((fine, middle, coarse))
-        self.azimuth = nn.Linear(coarse, BINS)
-        self.color = nn.Linear(coarse, colors)
+        # What is left and what is right tells the azimuth.
+        self.trunk = Trunk((fine, middle, coarse), CELLS)
+        self.azimuth = nn.Sequential(nn.Linear(CELLS**2 * coarse, coarse), nn.SiLU(), nn.Linear(coarse, BINS))
+        self.color = nn.Linear(CELLS**2 * coarse, colors)
 
     def forward(self, images: Float[Tensor, "B 3 64 64"]) -> tuple[Tensor, Tensor]:
         """Logits of the azimuth's bins and of the colours."""

@@ -147,8 +147,12 @@ def _task(options: argparse.Namespace) -> tuple[Task, int]:
         return Autoencoding(batches(AUTOENCODER["sample_size"])), 1
     shown = replace(pictures.resident(options.device, 64), subjects=for_judges(pictures.subjects))
     seen, unseen = shown.split()
-    kind = Matching if options.member == "matcher" else Viewing
-    return kind(batches(64, chosen=seen), batches(64, chosen=unseen)), 1
+    pair = batches(64, chosen=seen), batches(64, chosen=unseen)
+    if options.member == "matcher":
+        return Matching(*pair), 1
+    weights = read_state(options.trunk)["ema"].items() if options.trunk else ()
+    trunk = {name.removeprefix("trunk."): value for name, value in weights if name.startswith("trunk.")}
+    return Viewing(*pair, trunk=trunk or None), 1
 
 
 def _encoder(options: argparse.Namespace) -> Callable[[Any], Any]:
@@ -177,6 +181,13 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--start", type=Path, default=None, metavar="FILE", help="begin with the average of another member's state.pt"
+    )
+    parser.add_argument(
+        "--trunk",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="for views: begin with the trunk of a matcher's state.pt",
     )
     parser.add_argument("--out", type=Path, default=Path("priortrain"), metavar="DIR")
     parser.add_argument("--batch", type=int, default=32)

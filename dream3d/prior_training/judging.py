@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast, final
 
@@ -151,10 +151,32 @@ class Matching(Judging):
 
 @final
 class Viewing(Judging):
-    """Azimuth in bins, blurred by one bin, and the colour of what is painted."""
+    """Azimuth in bins, blurred by one bin, and the colour of what is painted.
+
+    Args:
+        batches: views to learn from.
+        held_out: views of the same subjects that it never sees.
+        widths: of the network's trunk.
+        trunk: weights that its trunk begins with: those of a trained matcher, which knows what things are. From where
+            one is seen depends on what it is, and takes ten times as many pictures to learn without.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        held_out: Batches,
+        *,
+        widths: Sequence[int] = WIDTHS,
+        trunk: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__(batches, held_out, widths=widths)
+        self.trunk = trunk
 
     def network(self) -> nn.Module:
-        return Viewer(**self.config, colors=len(COLORS))
+        viewer = Viewer(**self.config, colors=len(COLORS))
+        if self.trunk is not None:
+            viewer.trunk.load_state_dict(self.trunk)
+        return viewer
 
     def loss(self, net: Callable[..., Any], count: int, generator: torch.Generator) -> Tensor:
         drawn = self.batches.pictures(count, generator, recolor=PAINTED)

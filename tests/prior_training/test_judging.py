@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dream3d.evaluation.judge import TrainedJudge
+from dream3d.evaluation.judge import Matcher, TrainedJudge
 from dream3d.prior_training.__main__ import main
 from dream3d.prior_training.batches import Batches
 from dream3d.prior_training.captions import Subject
@@ -104,6 +104,23 @@ def test_what_is_shown_more_is_not_named_more(rendered: Path, words: StaticText)
 def test_hand_written_captions_are_practised() -> None:
     said = for_judges([Subject("A", ("chair", "seat")), Subject("B", ("chair, office",)), Subject("C", ("anvil",))])
     assert [s.weight for s in said] == [PRACTISED, 1.0, PRACTISED]
+
+
+def test_a_viewer_begins_with_a_matchers_trunk(rendered: Path, words: StaticText, tmp_path: Path) -> None:
+    matcher = Matcher(words=words.size)
+    torch.save({"ema": matcher.state_dict()}, tmp_path / "matcher.pt")
+    words.save(tmp_path / "text")
+    paths = {
+        "--data": rendered,
+        "--text": tmp_path / "text",
+        "--trunk": tmp_path / "matcher.pt",
+        "--out": tmp_path / "v",
+    }
+    given = [word for pair in paths.items() for word in map(str, pair)]
+    assert main(["train", "--member", "views", *given, "--steps", "1", "--batch", "4", "--lr", "1e-9"]) == 0
+    trained = torch.load(tmp_path / "v" / "state.pt", weights_only=True)["net"]
+    for name, value in matcher.trunk.state_dict().items():
+        assert torch.allclose(trained[f"trunk.{name}"], value, atol=1e-6), name
 
 
 def test_exported_judges_stand_side_by_side(
