@@ -40,12 +40,13 @@ CORE = [
     "fast-simplification",
     "scikit-image",
     "scipy",
-    "jsonargparse[signatures]",
+    "jsonargparse[signatures]>=4.49",
     "rich>=13.8,<15",
     "jaxtyping",
 ]
 TEST = ["pytest>=8", "beartype", "pygltflib", "packaging", "embreex"]
 EXTRAS = {
+    "t5": ["sentencepiece", "protobuf"],
     "viewer": ["viser", "tensorboard"],
     "mesh": ["open3d", "manifold3d", "embreex"],
     "eval": ["mitsuba"],
