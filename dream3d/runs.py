@@ -26,8 +26,11 @@ def slug(text: str, limit: int = 60) -> str:
 def write_atomically(path: Path, data: str | bytes) -> None:
     """Write to a temporary name beside `path`, then rename: a reader sees the old content or the new, never half."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class RunFolder:
