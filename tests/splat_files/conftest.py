@@ -55,4 +55,3 @@ def as_gsplat() -> Callable[[Splats], dict[str, torch.Tensor]]:
         }
 
     return arguments
-
