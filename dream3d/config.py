@@ -26,6 +26,7 @@ from dream3d.recipes import Tree, extended, find_recipe, parsed, spelt_out
 FAMILIES = (
     "dream3d.representations",
     "dream3d.renderers",
+    "dream3d.densify",
     "dream3d.priors",
     "dream3d.guidance",
     "dream3d.regularizers",

@@ -138,6 +138,8 @@ _TABLE = """
 2403.03206 | Esser, Patrick and others | Scaling Rectified Flow Transformers for High-Resolution Image Synthesis
 2403.04692 | Chen, Junsong and others | PixArt-Sigma: Weak-to-Strong Training of Diffusion Transformer for 4K Text-to-Image Generation
 2404.04057 | Zhou, Mingyuan and others | Score identity Distillation: Exponentially Fast Distillation of Pretrained Diffusion Models for One-Step Generation
+2404.06109 | Rota Bulo, Samuel and others | Revising Densification in Gaussian Splatting
+2404.09591 | Kheradmand, Shakiba and others | 3D Gaussian Splatting as Markov Chain Monte Carlo
 2404.10484 | Ye, Zongxin and others | AbsGS: Recovering Fine Details for 3D Gaussian Splatting
 2405.10314 | Gao, Ruiqi and others | CAT3D: Create Anything in 3D with Multi-View Diffusion Models
 2405.11252 | Miao, Xingyu and others | Dreamer XL: Towards High-Resolution Text-to-3D Generation via Trajectory Score Matching

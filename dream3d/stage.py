@@ -265,7 +265,7 @@ class StageModule(pl.LightningModule):
         # Lightning's wrapper counts the step; the optimiser inside is ours.
         self.last["grad_norm"] = self._move("representation", self.representation, loss, self.optimizers().step, step)
         self.optimizer.zero_grad(set_to_none=True)
-        self.representation.after_step(step, self.optimizer)
+        self.representation.after_step(step, self.optimizer, self._generator)
         if self.critic_optimizer is not None:
             self._train_critics(self.critic_optimizer, step)
         self.step_index = step + 1

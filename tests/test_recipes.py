@@ -25,6 +25,7 @@ DOCS = Path(__file__).parents[1] / "docs" / "recipes.md"
 SMALLER = {
     "Field": {"representation.levels": 2, "representation.log2_table": 8, "representation.finest": 16},
     "Image": {"representation.particles": 2},
+    "Gaussians": {"representation.count": 200},
     "March": {"renderer.samples": 8},
     "OrbitCameras": {"cameras.size": 16},
 }

@@ -77,11 +77,12 @@ ANNEALED = ("Ramp", "AnnealedTime", "DreamTime")
 
 REPRESENTATIONS = {
     "nerf": {"representation": "Field", "renderer": "March"},
+    "splats": {"representation": "Gaussians", "renderer": "Splat"},
     "image": {"representation": "Image", "renderer": "Plane"},
 }
 """Classes behind each --repr."""
 
-OWN_RECIPES = {"image": "image"}
+OWN_RECIPES = {"image": "image", "splats": "splats"}
 """Recipes of those whose other settings make no sense for the rest."""
 
 BUILTINS = {"builtin": "Builtin", "builtin-mv": "BuiltinMV", "builtin-latent": "BuiltinLatent"}

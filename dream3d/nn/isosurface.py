@@ -14,19 +14,56 @@ from dream3d.types import Mesh
 
 
 def sample_grid(
-    density: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]], radius: float, resolution: int, device: torch.device
+    density: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N"]],
+    radius: float,
+    resolution: int,
+    device: torch.device,
+    *,
+    slabs: int = 1,
 ) -> Float[Tensor, "R R R"]:
-    """Density at the corners of a grid over [-radius, radius]^3; index order x, y, z."""
+    """Density at the corners of a grid over [-radius, radius]^3; index order x, y, z.
+
+    It is asked `slabs` planes of x at a time: one bounds the memory at any resolution, several suit a density that is
+    quicker where points are close together.
+    """
     in_range("resolution", resolution, 8, 1024)
     axis = torch.linspace(-radius, radius, resolution + 1, device=device)
-    slabs = []
+    found = []
     with torch.no_grad():
-        # One slab of x at a time bounds the memory at any resolution.
-        for x in axis:
-            y, z = torch.meshgrid(axis, axis, indexing="ij")
-            points = torch.stack([x.expand_as(y), y, z], dim=-1).reshape(-1, 3)
-            slabs.append(density(points).view(resolution + 1, resolution + 1))
-    return torch.stack(slabs)
+        for some in axis.split(slabs):
+            points = torch.stack(torch.meshgrid(some, axis, axis, indexing="ij"), dim=-1)
+            found.append(density(points.reshape(-1, 3)).view(points.shape[:-1]))
+    return torch.cat(found)
+
+
+INWARDS, DEPTHS = (1.5, -3.0), 10
+"""Of `inward_colors`: the ends of its rays in cells, outwards; samples on a ray."""
+
+
+def inward_colors(
+    query: Callable[[Float[Tensor, "N 3"]], tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]],
+    points: Float[Tensor, "P 3"],
+    normals: Float[Tensor, "P 3"],
+    cell: float,
+) -> Float[Tensor, "P 3"]:
+    """Colour of surface points as a camera in front of each would see it.
+
+    A decimated mesh is a fraction of a cell beside the level set, and the colour there may never have been seen in
+    training: so a short ray goes inwards along the normal and composites.
+
+    Args:
+        query: density (1/metre) and colour at points.
+        points: on a surface, or nearly.
+        normals: unit, outwards.
+        cell: size of a cell of the grid in which the surface was found, metres.
+    """
+    depth = torch.linspace(*INWARDS, DEPTHS, device=points.device) * cell
+    along = points[:, None] + depth[:, None] * normals[:, None]
+    density, rgb = query(along.reshape(-1, 3))
+    alpha = -torch.expm1(-density.view(-1, DEPTHS) * (0.5 * cell))
+    alpha = torch.cat([alpha[:, :-1], torch.ones_like(alpha[:, :1])], dim=1)
+    clear = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha[:, :-1]], dim=1), dim=1)
+    return ((alpha * clear)[..., None] * rgb.view(-1, DEPTHS, 3)).sum(1)
 
 
 OPAQUE, AGREE, LEVELS = 0.5, 0.98, 64

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -55,5 +56,11 @@ class Representation(nn.Module, ABC):
     def before_step(self, step: int) -> None:
         """Called before the rendering of a step (progressive detail, say)."""
 
-    def after_step(self, step: int, optimizer: Optimizer) -> None:
-        """Called after the optimiser's step (refresh occupancy, densify)."""
+    def after_step(self, step: int, optimizer: Optimizer, generator: torch.Generator | None = None) -> None:
+        """Called after the optimiser's step (refresh occupancy, densify).
+
+        Args:
+            step: which it was.
+            optimizer: whose state follows where parameters change their shape.
+            generator: source of random numbers (CPU); None means one that is seeded by the step.
+        """

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from dream3d.checks import in_range, one_of
 from dream3d.kernels.reference import Occupancy
 from dream3d.nn.encodings import HashEncoding
-from dream3d.nn.isosurface import automatic_iso, isosurface, sample_grid
+from dream3d.nn.isosurface import automatic_iso, inward_colors, isosurface, sample_grid
 from dream3d.nn.mlp import MLP
 from dream3d.representations.base import Representation, Surfaced
 from dream3d.types import Mesh
@@ -154,7 +154,7 @@ class Field(Representation):
         self.means.lerp_(seen, 0.5)
         self._occupancy = None
 
-    def after_step(self, step: int, optimizer: Optimizer) -> None:
+    def after_step(self, step: int, optimizer: Optimizer, generator: torch.Generator | None = None) -> None:
         self.trained += 1
         if step % self.refresh == 0:
             # Seeded by the step, so that a resumed run looks at the same points.
@@ -182,20 +182,9 @@ class Field(Representation):
 
     @torch.no_grad()
     def _bake(self, points: Float[Tensor, "N 3"], cell: float) -> dict[str, Float[Tensor, "N C"]]:
-        """Colour as a camera in front of each point would see it, and the field's normal there.
-
-        A decimated mesh is a fraction of a cell beside the level set, and the colour there may never have been seen in
-        training: so a short ray goes inwards along the normal and composites.
-        """
+        """Colour as a camera in front of each point would see it, and the field's normal there."""
         colors, normals = [], []
         for chunk in points.to(self.peaks.device).split(CHUNK // 8):
-            normal = self.normals(chunk, eps=cell)
-            depth = torch.linspace(1.5, -3.0, 10, device=chunk.device) * cell
-            along = chunk[:, None] + depth[:, None] * normal[:, None]
-            density, rgb = self.query(along.reshape(-1, 3))
-            alpha = -torch.expm1(-density.view(-1, 10) * (0.5 * cell))
-            alpha = torch.cat([alpha[:, :-1], torch.ones_like(alpha[:, :1])], dim=1)
-            clear = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha[:, :-1]], dim=1), dim=1)
-            colors.append(((alpha * clear)[..., None] * rgb.view(-1, 10, 3)).sum(1))
-            normals.append(normal)
+            normals.append(self.normals(chunk, eps=cell))
+            colors.append(inward_colors(self.query, chunk, normals[-1], cell))
         return {"base_color": torch.cat(colors).cpu(), "normal": torch.cat(normals).cpu()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import cast, final
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -60,6 +61,6 @@ class Particles(Representation):
         for part in self:
             part.before_step(step)
 
-    def after_step(self, step: int, optimizer: Optimizer) -> None:
+    def after_step(self, step: int, optimizer: Optimizer, generator: torch.Generator | None = None) -> None:
         for part in self:
-            part.after_step(step, optimizer)
+            part.after_step(step, optimizer, generator)

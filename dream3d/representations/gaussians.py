@@ -1,0 +1,382 @@
+"""3D Gaussians: what splatting draws, and what densification rearranges."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from dream3d.checks import InputError, in_range
+from dream3d.kernels.splat_reference import C0, to_rotation
+from dream3d.nn.gaussian_sum import GaussianSum
+from dream3d.nn.isosurface import automatic_iso, inward_colors, isosurface, sample_grid
+from dream3d.representations.base import Representation, Surfaced
+from dream3d.types import Mesh, Splats
+
+PARAMETERS = ("means", "log_scales", "quaternions", "logits", "dc", "rest")
+STATISTICS = ("pull", "views", "share")
+SMALLEST, FAINTEST = 1e-6, 1e-4
+"""Scale (metres) and distance of opacities from 0 and 1 that logarithm and logit are taken of."""
+BLOCKS = 16
+"""Blocks of space along an axis when the surface is looked for."""
+CHUNK = 1 << 17
+"""Surface points that are coloured at once."""
+
+VISIBLE = 1 / 255
+"""Opacity below which a Gaussian is in no picture."""
+
+Watch = Literal["mean", "absolute"]
+"""Which gradient of the centres in the picture a rendering keeps: 3DGS's sum over pixels, or AbsGS's sum of sizes."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a rendering leaves for densification; the gradients are there after the backward pass.
+
+    Args:
+        centres: in the picture, pixels, of `C` cameras; its own gradient or, where AbsGS is wanted, a probe's.
+        visible: which Gaussians reach a pixel.
+        tally: zeros whose gradient is the sum of a Gaussian's weights over all pixels of all pictures.
+        height: of the pictures, pixels.
+        width: of the pictures, pixels.
+    """
+
+    centres: Float[Tensor, "C N 2"]
+    visible: Bool[Tensor, "C N"]
+    tally: Float[Tensor, "N 1"]
+    height: int
+    width: int
+
+
+class Densification(ABC):
+    """How the number of Gaussians changes. Members keep nothing: statistics and parameters are the Gaussians'."""
+
+    @abstractmethod
+    def before_step(self, gaussians: Gaussians, step: int) -> None:
+        """Called before the rendering of a step; sets `gaussians.watch`."""
+
+    @abstractmethod
+    def after_step(self, gaussians: Gaussians, step: int, optimizer: Optimizer, generator: torch.Generator) -> None:
+        """Called after the optimiser's step.
+
+        Args:
+            gaussians: with the statistics up to this step; changed by `gaussians.rearrange`.
+            step: which it was.
+            optimizer: whose state follows.
+            generator: source of random numbers (CPU).
+        """
+
+
+@final
+class Gaussians(Representation):
+    """3D Gaussian Splatting (arXiv:2308.04079): `log_scales`, `logits` of opacity, `quaternions` (w, x, y, z, of any
+    length) and spherical harmonics `dc` and `rest`; draw them with the renderer `Splat`.
+
+    Learning rates are relative to the stage's, which is that of the colours. The defaults are in the proportions of
+    DreamGaussian (arXiv:2309.16653): 0.001 for means, 0.005 for scales and rotations, 0.05 for opacities, 0.01.
+
+    Args:
+        start: None is a ball of random points. Gaussians and Splats hand over theirs, of anything else the surface is
+            covered (`to_mesh()`).
+        count: number of Gaussians to start with, where `start` does not say.
+        sh_degree: of the spherical harmonics, 0 (colour is the same from everywhere) to 3.
+        degree_every: steps after which one more degree takes part; 0 for all from the start.
+        ball: radius of the ball, metres.
+        opacity: to start with.
+        radius: half the side of the box in which the surface is looked for, metres.
+        densify: how the number of Gaussians changes; None for not at all.
+        means_lr_scale: learning rate of the centres, relative.
+        scales_lr_scale: learning rate of the scales' logarithms, relative.
+        quaternions_lr_scale: learning rate of the quaternions, relative.
+        logits_lr_scale: learning rate of the opacities' logits, relative.
+        rest_lr_scale: learning rate of the harmonics above degree 0, relative.
+    """
+
+    means: nn.Parameter
+    log_scales: nn.Parameter
+    quaternions: nn.Parameter
+    logits: nn.Parameter
+    dc: nn.Parameter
+    rest: nn.Parameter
+    pull: Tensor
+    views: Tensor
+    share: Tensor
+    trained: Tensor
+
+    def __init__(
+        self,
+        start: Representation | Splats | None = None,
+        *,
+        count: int = 2000,
+        sh_degree: int = 0,
+        degree_every: int = 0,
+        ball: float = 0.5,
+        opacity: float = 0.1,
+        radius: float = 1.0,
+        densify: Densification | None = None,
+        means_lr_scale: float = 0.1,
+        scales_lr_scale: float = 0.5,
+        quaternions_lr_scale: float = 0.5,
+        logits_lr_scale: float = 5.0,
+        rest_lr_scale: float = 0.05,
+    ) -> None:
+        super().__init__()
+        in_range("Gaussians: count", count, 0, 10_000_000)
+        in_range("Gaussians: sh_degree", sh_degree, 0, 3)
+        in_range("Gaussians: degree_every", degree_every, 0)
+        in_range("Gaussians: ball", ball, 1e-3)
+        in_range("Gaussians: opacity", opacity, FAINTEST, 1 - FAINTEST)
+        in_range("Gaussians: radius", radius, 1e-3)
+        self.sh_degree = sh_degree
+        self.degree_every = degree_every
+        self.radius = radius
+        self.densify = densify
+        self.lr_scales = (means_lr_scale, scales_lr_scale, quaternions_lr_scale, logits_lr_scale, 1.0, rest_lr_scale)
+        self.watch: Watch | None = None
+        self.drawn: list[Drawn] = []
+        if start is None:
+            start = point_splats(*_ball(count, ball), opacity=opacity)
+        elif isinstance(start, Gaussians):
+            start = start.to_splats()
+        elif isinstance(start, Representation):
+            start = point_splats(*_scattered(start.to_mesh(), count), opacity=opacity)
+        for name, value in _parameters_of(start, (sh_degree + 1) ** 2).items():
+            setattr(self, name, nn.Parameter(value))
+        for name in STATISTICS:
+            self.register_buffer(name, torch.zeros(len(start)))
+        self.register_buffer("trained", torch.zeros((), dtype=torch.long))
+        self._register_load_state_dict_pre_hook(_make_room, with_module=True)
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    @property
+    def scales(self) -> Float[Tensor, "N 3"]:
+        """Standard deviations along the Gaussians' own axes, metres."""
+        return self.log_scales.exp()
+
+    @property
+    def opacities(self) -> Float[Tensor, "N"]:
+        """In [0, 1]."""
+        return self.logits.sigmoid()
+
+    @property
+    def coefficients(self) -> Float[Tensor, "N K 3"]:
+        """Spherical harmonics, all degrees."""
+        return torch.cat([self.dc, self.rest], dim=1)
+
+    @property
+    def degree(self) -> int:
+        """How many degrees of the harmonics take part by now."""
+        return min(self.sh_degree, int(self.trained) // self.degree_every) if self.degree_every else self.sh_degree
+
+    @torch.no_grad()
+    def to_splats(self) -> Splats:
+        """What is drawn, activated, on the device where it is."""
+        quaternions = functional.normalize(self.quaternions, dim=-1)
+        return Splats(self.means.clone(), quaternions, self.scales, self.opacities, self.coefficients)
+
+    def parameter_groups(self) -> list[dict]:
+        parameters = (getattr(self, name) for name in PARAMETERS)
+        return [{"params": [p], "lr_scale": scale} for p, scale in zip(parameters, self.lr_scales, strict=True)]
+
+    def before_step(self, step: int) -> None:
+        self.drawn.clear()
+        if self.densify is not None:
+            self.densify.before_step(self, step)
+
+    def after_step(self, step: int, optimizer: Optimizer, generator: torch.Generator | None = None) -> None:
+        self.trained += 1
+        for drawn in self.drawn:
+            self._note(drawn)
+        self.drawn.clear()  # and with it the graph, which knows the old shapes
+        if self.densify is not None:
+            self.densify.after_step(self, step, optimizer, generator or torch.Generator().manual_seed(step))
+
+    @torch.no_grad()
+    def _note(self, drawn: Drawn) -> None:
+        """Add up how hard a rendering pulled at the centres, in how many views, and how much of the pictures they are.
+
+        Pulls are in 3DGS's unit: gradients of one picture's loss with respect to coordinates that run from -1 to 1.
+        The statistics stay finite where a step is not.
+        """
+        if drawn.centres.grad is not None:
+            half = 0.5 * drawn.centres.new_tensor([drawn.width, drawn.height])
+            pulls = (drawn.centres.grad * half).norm(dim=-1).nan_to_num(0, 0, 0) * len(drawn.centres)
+            self.pull += (pulls * drawn.visible).sum(0)
+            self.views += drawn.visible.sum(0)
+        if drawn.tally.grad is not None:
+            self.share += drawn.tally.grad[:, 0] / (drawn.height * drawn.width)
+
+    @torch.no_grad()
+    def rearrange(
+        self,
+        source: Int[Tensor, "M"],
+        optimizer: Optimizer,
+        *,
+        fresh: Bool[Tensor, "M"],
+        changed: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
+        """Put `M` Gaussians in the place of these; the optimiser's running means move along, statistics begin anew.
+
+        Args:
+            source: which Gaussian each of the new ones comes from.
+            optimizer: trains these Gaussians.
+            fresh: whose running means begin at 0.
+            changed: parameters by name, where they are not those of the source.
+        """
+        for name in PARAMETERS:
+            old: nn.Parameter = getattr(self, name)
+            # Another object rather than another `.data`: a graph that still lives has noted the shape of the old one.
+            new = nn.Parameter(changed.get(name, old.detach()[source]).clone())
+            setattr(self, name, new)
+            for group in optimizer.param_groups:
+                group["params"] = [new if p is old else p for p in group["params"]]
+            if old in optimizer.state:
+                optimizer.state[new] = _moved(optimizer.state.pop(old), old, source, fresh)
+        self.forget()
+
+    def forget(self) -> None:
+        """Statistics begin anew."""
+        for name in STATISTICS:
+            setattr(self, name, getattr(self, name).new_zeros(len(self)))
+
+    def to_mesh(self) -> Mesh:
+        surfaced = self.surface(resolution=64)
+        return Mesh(
+            surfaced.mesh.vertices, surfaced.mesh.faces, colors=surfaced.bake(surfaced.mesh.vertices)["base_color"]
+        )
+
+    def surface(self, *, iso: float | None = None, resolution: int = 128) -> Surfaced:
+        """As of a density (1/metre) that absorbs what the splats do: along its shortest axis a Gaussian of opacity o
+        has the optical depth -log(1 - o). Gaussians thinner than the grid are blurred to half a cell of it."""
+        cell, block = 2 * self.radius / resolution, 2 * self.radius / BLOCKS
+        matter = self._matter(0.5 * cell)
+        one = torch.ones_like(matter.amplitudes)[:, None]
+        colour = (0.5 + C0 * self.dc.detach()[self.opacities > VISIBLE, 0]).clamp(0, 1)
+        slope = matter.precisions @ matter.means[:, :, None]
+        turning = torch.cat([matter.precisions.flatten(1), slope[..., 0]], dim=1)
+
+        def query(points: Tensor) -> tuple[Tensor, Tensor]:
+            density, rgb = matter(points, torch.cat([one, colour], dim=1), block=block).split([1, 3], dim=1)
+            return density[:, 0], rgb / density.clamp_min(1e-12)
+
+        @torch.no_grad()
+        def bake(points: Float[Tensor, "N 3"]) -> dict[str, Float[Tensor, "N C"]]:
+            colors, normals = [], []
+            for chunk in points.to(one).split(CHUNK):
+                precisions, slopes = matter(chunk, turning, block=block).split([9, 3], dim=1)
+                downhill = torch.einsum("nij,nj->ni", precisions.unflatten(1, (3, 3)), chunk) - slopes
+                normals.append(functional.normalize(downhill, dim=-1, eps=1e-8))
+                colors.append(inward_colors(query, chunk, normals[-1], cell))
+            return {"base_color": torch.cat(colors).cpu(), "normal": torch.cat(normals).cpu()}
+
+        planes = -(-resolution // BLOCKS)
+        values = sample_grid(
+            lambda p: matter(p, one, block=block)[:, 0], self.radius, resolution, one.device, slabs=planes
+        )
+        level = automatic_iso(values, cell) if iso is None else iso
+        return Surfaced(isosurface(values, level, self.radius, steps=int(self.trained)), bake)
+
+    @torch.no_grad()
+    def _matter(self, blur: float) -> GaussianSum:
+        """Those that can be seen, as an absorbing density whose mass a blur of so many metres does not change."""
+        seen = self.opacities > VISIBLE
+        scales = self.scales[seen]
+        depth = -torch.log1p(-self.opacities[seen].clamp_max(0.99))
+        across = scales.sort(dim=1).values[:, 1:].prod(dim=1)
+        half = to_rotation(self.quaternions[seen]) * scales[:, None]
+        covariances = half @ half.mT + blur**2 * torch.eye(3).to(half)
+        # Over a plane across the shortest axis the optical depth is depth exp(-q / 2).
+        return GaussianSum.of(self.means.detach()[seen], covariances, 2 * torch.pi * across * depth)
+
+
+def point_splats(
+    points: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"] | None = None, *, opacity: float = 0.1
+) -> Splats:
+    """Round Gaussians at the points of a cloud, as wide as the mean distance to the three nearest (3DGS, section 5.1).
+
+    Args:
+        points: metres.
+        colors: display-referred, [0, 1]; None is grey.
+        opacity: of all of them.
+    """
+    from scipy.spatial import cKDTree
+
+    number = len(points)
+    in_range("point_splats: opacity", opacity, 0, 1)
+    near = torch.full((number,), 0.1)
+    if number > 1:
+        array = points.detach().cpu().double().numpy()
+        distances, _ = cKDTree(array).query(array, k=min(4, number))
+        near = torch.from_numpy(distances[:, 1:]).square().mean(dim=1).sqrt()
+    scales = near.to(points).clamp_min(SMALLEST)[:, None].repeat(1, 3)
+    upright = points.new_tensor([1.0, 0, 0, 0]).repeat(number, 1)
+    grey = torch.full_like(points, 0.5) if colors is None else colors.to(points)
+    return Splats(points.clone(), upright, scales, points.new_full((number,), opacity), (grey[:, None] - 0.5) / C0)
+
+
+def _ball(count: int, radius: float) -> tuple[Tensor, Tensor]:
+    """Points, evenly in a ball, and colours around grey."""
+    directions = functional.normalize(torch.randn(count, 3), dim=-1)
+    points = radius * torch.rand(count, 1).pow(1 / 3) * directions
+    return points, 0.5 + 0.1 * (torch.rand(count, 3) - 0.5)
+
+
+def _scattered(mesh: Mesh, count: int) -> tuple[Tensor, Tensor | None]:
+    """Points, evenly over a surface, and its colours there."""
+    corners = mesh.vertices[mesh.faces]
+    areas = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+    if not len(areas) or not float(areas.sum()) > 0:
+        raise InputError("Gaussians: the surface to start from has no area.")
+    # A cumulative sum rather than multinomial, which takes no more than 2^24 faces.
+    ends = areas.double().cumsum(0)
+    which = torch.searchsorted(ends, torch.rand(count, dtype=torch.float64).to(ends) * ends[-1]).clamp_max(
+        len(areas) - 1
+    )
+    u, v = torch.rand(2, count, 1).to(corners).unbind()
+    u = u.sqrt()
+    inside = torch.stack([1 - u, u * (1 - v), u * v], dim=1)
+    colors = None if mesh.colors is None else (mesh.colors[mesh.faces[which]] * inside).sum(1)
+    return (corners[which] * inside).sum(1), colors
+
+
+def _parameters_of(splats: Splats, rows: int) -> dict[str, Tensor]:
+    """Not activated, with so many rows of harmonics: those that are missing are 0."""
+    sh = functional.pad(splats.sh, (0, 0, 0, max(0, rows - splats.sh.shape[1])))[:, :rows]
+    parts = {
+        "means": splats.means,
+        "log_scales": splats.scales.clamp_min(SMALLEST).log(),
+        "quaternions": splats.quaternions,
+        "logits": splats.opacities.logit(FAINTEST),
+        "dc": sh[:, :1],
+        "rest": sh[:, 1:],
+    }
+    return {name: value.detach().clone() for name, value in parts.items()}
+
+
+def _moved(state: dict[str, Any], like: Tensor, source: Tensor, fresh: Tensor) -> dict[str, Any]:
+    """An optimiser's state of a parameter whose rows come from `source`; those that are fresh are 0."""
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.shape != like.shape:
+            return value
+        return torch.where(fresh.view(-1, *(1 for _ in like.shape[1:])), 0, value[source])
+
+    return {name: moved(value) for name, value in state.items()}
+
+
+def _make_room(module: Gaussians, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Give the parameters the number of rows that is to be loaded. The optimiser goes on knowing them."""
+    for name in (*PARAMETERS, *STATISTICS):
+        own, saved = getattr(module, name), state.get(prefix + name)
+        if isinstance(saved, Tensor) and saved.ndim == own.ndim and saved.shape[1:] == own.shape[1:]:
+            own.data = own.data.new_empty(saved.shape)
