@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
-from dream3d.checks import InputError, in_range, one_of
+from dream3d.checks import InputError, RunError, in_range, one_of
 from dream3d.gltf import JSON as JSON
 from dream3d.gltf import TEXTURES, write_atomically, write_textures
 from dream3d.gltf import write_glb as write_glb
@@ -21,13 +24,34 @@ from dream3d.media import sheet, to_bytes, write_picture
 from dream3d.meshing import clean, decimate, topology, vertex_normals
 from dream3d.representations.base import Representation
 from dream3d.representations.image import Image
+from dream3d.splat_files import Axes, write_splats
+from dream3d.splat_files.base import AXES
 from dream3d.texturing import bake, unwrap
-from dream3d.types import Mesh
+from dream3d.types import Mesh, Splats
 
 GUTTER = 4
 """Texels between charts; two mip levels below, charts are still one texel apart."""
 
-FORMATS = ("glb", "obj", "png")
+SPLATS = {
+    "ply": ".ply",
+    "compressed-ply": ".compressed.ply",
+    "splat": ".splat",
+    "spz": ".spz",
+    "splat-glb": ".splats.glb",
+}
+"""Formats of Gaussians, and how their files end."""
+
+FORMATS = ("glb", "obj", "png", *SPLATS)
+
+VISIBLE = 0.1
+"""Opacity from which a Gaussian counts when the size of an asset is asked for."""
+
+
+@runtime_checkable
+class HasSplats(Protocol):
+    """A representation that is made of Gaussians."""
+
+    def to_splats(self) -> Splats: ...
 
 
 class Export:
@@ -35,7 +59,9 @@ class Export:
 
     Args:
         formats: "glb" (glTF 2.0, everything in one file), "obj" (with MTL and PNGs); "png", for an `Image` alone: its
-            pictures, and a contact sheet where there are several.
+            pictures, and a contact sheet where there are several. For Gaussians also "ply" (3DGS), "compressed-ply"
+            (SuperSplat), "splat", "spz" and "splat-glb" (KHR_gaussian_splatting, experimental); with none but these, no
+            surface is looked for.
         faces: triangles at most, about. The UV atlas takes 2 s at 20 000 and four times that at 50 000.
         texture_size: side of the square textures, texels.
         resolution: cells along an axis when the surface is looked for.
@@ -44,12 +70,15 @@ class Export:
         ground: put the lowest point on y = 0 and the middle over the origin.
         unlit: write KHR_materials_unlit: viewers show the baked colours without lighting them.
         seconds: time limit of the UV atlas, after which a coarser one is used.
+        splat_axes: of PLY and .splat files: "opengl" (y up) or "opencv" (y down); see `write_splats`.
     """
 
     def __init__(
         self,
         *,
-        formats: tuple[Literal["glb", "obj", "png"], ...] = ("glb",),
+        formats: tuple[Literal["glb", "obj", "png", "ply", "compressed-ply", "splat", "spz", "splat-glb"], ...] = (
+            "glb",
+        ),
         faces: int = 20000,
         texture_size: int = 1024,
         resolution: int = 128,
@@ -58,6 +87,7 @@ class Export:
         ground: bool = False,
         unlit: bool = False,
         seconds: float = 60.0,
+        splat_axes: Axes = "opengl",
     ) -> None:
         if not formats:
             raise InputError(f"formats: expected one or more of {', '.join(FORMATS)}, got none.")
@@ -69,6 +99,7 @@ class Export:
         in_range("seconds", seconds, 0)
         if size_m is not None:
             in_range("size_m", size_m, 1e-6, 1e6)
+        one_of("splat_axes", splat_axes, AXES)
         self.formats = tuple(formats)
         self.faces = faces
         self.texture_size = texture_size
@@ -78,6 +109,7 @@ class Export:
         self.ground = ground
         self.unlit = unlit
         self.seconds = seconds
+        self.splat_axes: Axes = splat_axes
 
     def __call__(
         self,
@@ -99,14 +131,34 @@ class Export:
 
         Raises:
             RunError: there is no surface. No file is written.
+            InputError: the representation has not what a format needs.
         """
         if not name or name != Path(name).name or name.startswith("."):
             raise InputError(f"export name: expected a plain file name, got '{name}'.")
         if "png" in self.formats:
             return self._pictures(representation, Path(folder), name)
-        mesh = self.textured(representation, say=say)
+        endings = [SPLATS[form] for form in self.formats if form in SPLATS]
+        splats = self._splats(representation) if endings else None
+        surface = len(endings) < len(self.formats)
+        mesh = self.textured(representation, say=say) if surface else None
         say = say or _silent
         folder = Path(folder)
+        written = [] if mesh is None else self._surface_files(mesh, folder, name, extras, say)
+        meshes = [path for path in written if path.suffix in (".glb", ".obj")]
+        facts = {} if mesh is None else check(mesh, meshes)
+        if splats is not None:
+            say(f"writing {len(splats):,} Gaussians")
+            files = [folder / f"{name}{ending}" for ending in endings]
+            for path in files:
+                write_splats(splats, path, axes=self.splat_axes, extras=extras)
+            facts["splats"] = check_splats(splats, files)
+            written += files
+        write_atomically(folder / "check.json", (json.dumps(facts, indent=2) + "\n").encode())
+        return [*written, folder / "check.json"]
+
+    def _surface_files(
+        self, mesh: Mesh, folder: Path, name: str, extras: Mapping[str, JSON], say: Callable[[str], None]
+    ) -> list[Path]:
         written: list[Path] = []
         if "glb" in self.formats:
             say(f"writing {name}.glb")
@@ -117,9 +169,18 @@ class Export:
             written += write_obj(mesh, folder / f"{name}.obj")
         elif mesh.material is not None:
             written += write_textures(mesh.material, folder / "textures")
-        facts = check(mesh, [path for path in written if path.suffix in (".glb", ".obj")])
-        write_atomically(folder / "check.json", (json.dumps(facts, indent=2) + "\n").encode())
-        return [*written, folder / "check.json"]
+        return written
+
+    def _splats(self, representation: Representation) -> Splats:
+        if not isinstance(representation, HasSplats):
+            forms = ", ".join(form for form in self.formats if form in SPLATS)
+            raise InputError(f"formats: {forms} are for Gaussians; a {type(representation).__name__} has glb and obj.")
+        splats = representation.to_splats()
+        if not len(splats):
+            raise RunError("no Gaussians are left to export.")
+        visible = splats.means[splats.opacities > VISIBLE]
+        scale, shift = self._placement(visible if len(visible) > 1 else splats.means)
+        return replace(splats, means=splats.means * scale + shift, scales=splats.scales * scale)
 
     def _pictures(self, representation: Representation, folder: Path, name: str) -> list[Path]:
         """`folder/name.png`, or for several name-1.png ... and name-sheet.png."""
@@ -156,13 +217,19 @@ class Export:
         return self._placed(mesh)
 
     def _placed(self, mesh: Mesh) -> Mesh:
-        points = mesh.vertices
+        scale, shift = self._placement(mesh.vertices)
+        return replace(mesh, vertices=mesh.vertices * scale + shift)
+
+    def _placement(self, points: Float[Tensor, "N 3"]) -> tuple[float, Float[Tensor, "3"]]:
+        """How much to scale, and by what to shift after that."""
+        scale, shift = 1.0, torch.zeros_like(points[0])
         if self.size_m is not None:
-            points = points * (self.size_m / float((points.amax(0) - points.amin(0)).max()))
+            extent = float((points.amax(0) - points.amin(0)).max())
+            scale = self.size_m / extent if extent > 0 else 1.0
         if self.ground:
-            low, high = points.amin(0), points.amax(0)
-            points = points - torch.stack([(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2])
-        return replace(mesh, vertices=points)
+            low, high = scale * points.amin(0), scale * points.amax(0)
+            shift = -torch.stack([(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2])
+        return scale, shift
 
 
 def check(mesh: Mesh, files: list[Path]) -> dict[str, Any]:
@@ -184,6 +251,18 @@ def check(mesh: Mesh, files: list[Path]) -> dict[str, Any]:
         "bounds": {"low": _short(low), "high": _short(high)},
         "size": _short([b - a for a, b in zip(low, high, strict=True)]),
         "textures": {TEXTURES[field]: list(image.shape[:2]) for field, image in images.items() if image is not None},
+        "bytes": {path.name: path.stat().st_size for path in files},
+    }
+
+
+def check_splats(splats: Splats, files: list[Path]) -> dict[str, Any]:
+    """Facts about exported Gaussians, as JSON; `bounds` and `size` (metres) are those of their centres."""
+    low, high = (x.tolist() for x in (splats.means.amin(0).double(), splats.means.amax(0).double()))
+    return {
+        "gaussians": len(splats),
+        "sh_degree": math.isqrt(splats.sh.shape[1]) - 1,
+        "bounds": {"low": _short(low), "high": _short(high)},
+        "size": _short([b - a for a, b in zip(low, high, strict=True)]),
         "bytes": {path.name: path.stat().st_size for path in files},
     }
 

@@ -15,6 +15,8 @@ from dream3d.media import read_pictures, to_bytes
 from dream3d.nn.isosurface import isosurface
 from dream3d.representations import Image
 from dream3d.representations.base import Representation, Surfaced
+from dream3d.splat_files import read_splats
+from dream3d.types import Splats
 
 SMALL = {"faces": 800, "texture_size": 128, "resolution": 32}
 
@@ -43,6 +45,17 @@ class Analytic(Representation):
         colour[points[:, 1] > 0.45] = torch.tensor([0.0, 0.0, 0.9])
         colour[points[:, 2] > 0.25] = torch.tensor([0.9, 0.0, 0.0])
         return {"base_color": colour}
+
+
+class Cloud(Analytic):
+    """Gaussians that say so, at the corners of a box; one more, far away, cannot be seen."""
+
+    def to_splats(self):
+        corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3) * torch.tensor([0.3, 0.4, 0.2])
+        means = torch.cat([corners + torch.tensor([0.0, 1.0, 0.0]), torch.tensor([[9.0, 9.0, 9.0]])])
+        opacities = torch.tensor([0.9] * 8 + [0.01])
+        turns = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(9, 1)
+        return Splats(means, turns, torch.full((9, 3), 0.1), opacities, torch.zeros(9, 4, 3))
 
 
 def box(points):
@@ -139,6 +152,7 @@ def test_same_input_same_bytes_in_another_process(tmp_path):
         ({"size_m": 0.0}, "size_m"),
         ({"size_m": float("nan")}, "size_m"),
         ({"resolution": 4}, "resolution must be 8–1024"),
+        ({"splat_axes": "up"}, "splat_axes: 'up' is not one of opengl, opencv"),
     ],
 )
 def test_bad_settings_are_refused_at_once(settings, message, as_users_run):
@@ -174,3 +188,43 @@ def test_pictures_and_surfaces_do_not_mix(tmp_path):
         with pytest.raises((InputError, RunError), match=message):
             Export(formats=formats, **SMALL)(thing, tmp_path, "thing", {})
     assert not list(tmp_path.iterdir())
+
+
+def test_gaussians_are_exported_as_gaussians(tmp_path):
+    """Without a surface being looked for, and beside one."""
+    thing, forms = Cloud(nothing), ("ply", "compressed-ply", "splat", "spz", "splat-glb")
+    written = Export(formats=forms)(thing, tmp_path, "thing", {"prompt": "a box"})
+    names = ["thing.ply", "thing.compressed.ply", "thing.splat", "thing.spz", "thing.splats.glb"]
+    assert [path.name for path in written] == [*names, "check.json"] and thing.asked == {}
+    for path in written[:4]:
+        assert len(read_splats(path)) == 9
+    facts = json.loads((tmp_path / "check.json").read_text())["splats"]
+    assert (facts["gaussians"], facts["sh_degree"], set(facts["bytes"])) == (9, 1, set(names))
+    both = Export(formats=("glb", "ply"), **SMALL)(Cloud(box), tmp_path / "both", "thing", {})
+    assert [path.name for path in both if path.parent == both[0].parent] == ["thing.glb", "thing.ply", "check.json"]
+    facts = json.loads((tmp_path / "both" / "check.json").read_text())
+    assert facts["watertight"] and facts["splats"]["gaussians"] == 9
+
+
+def test_gaussians_are_placed_like_surfaces(tmp_path):
+    """By those that can be seen."""
+    Export(formats=("ply",), size_m=0.4, ground=True)(Cloud(nothing), tmp_path, "thing", {})
+    splats = read_splats(tmp_path / "thing.ply")
+    low, high = splats.means[:8].amin(0), splats.means[:8].amax(0)
+    assert low.tolist() == pytest.approx([-0.15, 0, -0.1], abs=1e-6)
+    assert high.tolist() == pytest.approx([0.15, 0.4, 0.1]) and splats.scales[0, 0].item() == pytest.approx(0.05)
+    Export(formats=("ply",), splat_axes="opencv")(Cloud(nothing), tmp_path / "down", "thing", {})
+    assert read_splats(tmp_path / "down" / "thing.ply", axes="opengl").means[:8, 1].max() == pytest.approx(-0.6)
+
+
+def test_only_gaussians_are_written_as_gaussians(tmp_path):
+    message = "^formats: ply, spz are for Gaussians; a Analytic has glb and obj.$"
+    with pytest.raises(InputError, match=message):
+        Export(formats=("glb", "ply", "spz"), **SMALL)(Analytic(box), tmp_path / "out", "thing", {})
+    empty = Cloud(nothing)
+    empty.to_splats = lambda: Splats(*(torch.zeros(0, *shape) for shape in ((3,), (4,), (3,), (), (1, 3))))
+    with pytest.raises(RunError, match="^no Gaussians are left to export.$"):
+        Export(formats=("ply",))(empty, tmp_path / "out", "thing", {})
+    with pytest.raises(RunError, match="no surface"):
+        Export(formats=("glb", "ply"), **SMALL)(Cloud(nothing), tmp_path / "out", "thing", {})
+    assert not (tmp_path / "out").exists()

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dream3d.commands.base import Parser, add_common, add_device, add_out, choices, open_run, say, say_json
+from dream3d.commands.base import Parser, add_common, add_device, add_out, choice, choices, open_run, say, say_json
 from dream3d.commands.generate import add_export_flags, export_choices
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ABOUT = "Write the asset of a run again from its last checkpoint, with other settings."
 EXAMPLE = "dream3d export latest --faces 8000 --texture-size 2048"
 
-FORMATS = ("glb", "obj", "png")
+FORMATS = ("glb", "obj", "png", "ply", "compressed-ply", "splat", "spz", "splat-glb")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -26,7 +26,14 @@ def add_arguments(parser: Parser) -> None:
         "--format",
         type=choices("--format", FORMATS),
         metavar="LIST",
-        help="glb, obj or both: glb,obj; png for image planes (default: the run's)",
+        help="glb, obj or both: glb,obj; png for image planes; for Gaussians also ply, compressed-ply, splat, spz, "
+        "splat-glb (default: the run's)",
+    )
+    add(
+        "--splat-axes",
+        type=choice("--splat-axes", ("opengl", "opencv")),
+        metavar="NAME",
+        help="PLY and .splat files with y up (opengl) or down (opencv: SuperSplat, antimatter15)",
     )
     add("--unlit", action="store_true", default=None, help="colours as they are, without light")
     add("--ground", action="store_true", default=None, help="let it stand on the plane y = 0")
@@ -67,8 +74,9 @@ def changed(export: Export | None, args: argparse.Namespace) -> Export:
         "ground": before.ground,
         "unlit": before.unlit,
         "seconds": before.seconds,
+        "splat_axes": before.splat_axes,
     }
-    given = {"formats": args.format, "ground": args.ground, "unlit": args.unlit}
+    given = {"formats": args.format, "splat_axes": args.splat_axes, "ground": args.ground, "unlit": args.unlit}
     settings |= {key: value for key, value in given.items() if value is not None}
     return Export(**{**settings, **export_choices(args)})
 

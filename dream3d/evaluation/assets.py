@@ -81,7 +81,7 @@ def find_asset(text: str, prompt: str | None, run: RunFolder | None) -> Asset:
     """
     path = Path(text)
     if run is not None:
-        found = sorted(run.export.glob("*.glb"))
+        found = sorted(path for path in run.export.glob("*.glb") if not path.name.endswith(".splats.glb"))
         if not found:
             raise InputError(f"{run.path} has no asset (export/*.glb). Make one: dream3d export {text}")
         path = found[0]

@@ -83,5 +83,10 @@ def test_what_cannot_be_opened(run: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_formats_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, "export", "latest", "--format", "glb,objj")[::2] == (
         2,
-        "error: --format: 'objj' is not one of glb, obj, png. Did you mean 'obj'?\n",
+        "error: --format: 'objj' is not one of glb, obj, png, ply, compressed-ply, splat, spz, splat-glb. "
+        "Did you mean 'obj'?\n",
+    )
+    assert said(capsys, "export", "latest", "--splat-axes", "opencb")[::2] == (
+        2,
+        "error: --splat-axes: 'opencb' is not one of opengl, opencv. Did you mean 'opencv'?\n",
     )
