@@ -1,4 +1,4 @@
-"""SPZ (Niantic), versions 2 and 3: about a tenth of the PLY. Axes are the format's own: x right, y up, z back.
+"""SPZ (Niantic), versions 2 and 3: a tenth to a sixth of the PLY. Axes are the format's own: x right, y up, z back.
 
 A gzip stream of a 16-byte header (magic, version, count, SH degree, fractional bits, flags, 0; little-endian) and then,
 one after the other for all Gaussians: positions (24-bit fixed point), opacities, colours, log scales, rotations,
@@ -61,7 +61,7 @@ def encode_spz(splats: Splats, *, version: Literal[2, 3] = 3, name: str = "SPZ")
         (_smallest_three if version == 3 else _first_three)(np.roll(table.quaternions, -1, axis=1)),
         (np.floor((levels + steps // 2) / steps) * steps).clip(0, 255).astype(np.uint8),
     ]
-    stream = zlib.compressobj(9, zlib.DEFLATED, GZIP)
+    stream = zlib.compressobj(6, zlib.DEFLATED, GZIP)
     return b"".join([*(stream.compress(bytes(part)) for part in parts), stream.flush()])
 
 
