@@ -132,10 +132,9 @@ def hold(
 
 
 def _draw(prior: Prior, asked: Sequence[Question], cameras: Cameras, scale: float, how: Exam) -> Iterator[Tensor]:
-    on = cameras.to(how.device)
+    on, generator = cameras.to(how.device), torch.Generator().manual_seed(how.seed)
     for start in range(0, len(asked), how.at_once):
         prompts = [Prompt(question.prompt) for question in asked[start : start + how.at_once]]
-        generator = torch.Generator().manual_seed(how.seed)
         made = sample(prior, prompts, on, steps=how.steps, scale=scale, generator=generator, limit=how.limit)
         yield made.cpu()
 

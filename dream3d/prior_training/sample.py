@@ -33,8 +33,7 @@ def sample(
 
     Args:
         prior: any.
-        prompt: what to draw; of several, all cameras of the first come first, and all prompts start from the same
-            noise.
+        prompt: what to draw; of several, all cameras of the first come first.
         cameras: from where; on the prior's device.
         steps: network calls.
         scale: of classifier-free guidance, 1 for none: eps_null + scale (eps_text - eps_null).
@@ -46,7 +45,7 @@ def sample(
     text, null = (Condition.cat([on[name] for on in each]) for name in ("text", "null"))
     device = cameras.c2w.device
     shape = prior.encode(torch.zeros(prior.views, 3, prior.image_size, prior.image_size, device=device)).shape[1:]
-    z_t = torch.randn(len(cameras), *shape, generator=generator).repeat(len(prompts), 1, 1, 1).to(device)
+    z_t = torch.randn(len(prompts) * len(cameras), *shape, generator=generator).to(device)
     z = torch.zeros_like(z_t)
     times = torch.linspace(LAST_TIME, 0.0, steps + 1, device=device)
     for now, then in zip(times[:-1], times[1:], strict=True):
@@ -76,7 +75,7 @@ def sheet(
     limit: float | None = 1.0,
     device: str = "cpu",
 ) -> Float[Tensor, "3 H W"]:
-    """One row a prompt, one column a view (azimuths around, the front first). One noise for all pictures."""
+    """One row a prompt, one column a view (azimuths around, the front first). Every row starts from the same noise."""
     cameras = turntable(views, prior.image_size, elevation_deg=elevation_deg).to(device)
     rows = []
     for prompt in prompts:

@@ -134,8 +134,9 @@ def test_samples_and_sheet(rendered: Path, words: StaticText, tiny_config: dict[
     assert first.shape == (2, 3, 64, 64) and 0 <= first.min() and first.max() <= 1
     assert torch.equal(first, _draw(prior, Prompt("a cube"), 0))
     assert not torch.equal(first, _draw(prior, Prompt("a cube"), 1))
-    both = _draw(prior, [Prompt("a cone"), Prompt("a cube")], 0)
-    assert torch.allclose(both[2:], first, atol=1e-4), "prompts that are drawn together do not mix"
+    both = _draw(prior, [Prompt("a cube"), Prompt("a cube")], 0)
+    assert torch.allclose(both[:2], first, atol=1e-4), "prompts that are drawn together do not mix"
+    assert not torch.allclose(both[2:], first, atol=0.1), "and each has its own noise"
     prompts = ["a cube", "a cone", "a ball"]
     pictures = sheet(prior, prompts, views=2, steps=1)
     assert pictures.shape == (3, 3 * 64, 2 * 64)
