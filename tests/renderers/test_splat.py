@@ -37,9 +37,9 @@ def one(*, scale: tuple[float, float, float] = (0.2, 0.2, 0.2), opacity: float =
     return Gaussians(made).double()
 
 
-def some(count: int = 40, **settings: int) -> Gaussians:
+def some(count: int = 40, *, sh_degree: int = 0, degree_every: int = 0) -> Gaussians:
     torch.manual_seed(0)
-    made = Gaussians(count=count, opacity=0.4, **settings)
+    made = Gaussians(count=count, opacity=0.4, sh_degree=sh_degree, degree_every=degree_every)
     with torch.no_grad():
         made.log_scales += 0.3 * torch.randn_like(made.log_scales)
         made.rest.normal_(std=0.1)
@@ -71,7 +71,7 @@ def test_antialias_keeps_the_light_of_what_is_small() -> None:
     """A Gaussian far below a pixel: blurred it would shine as if it were one pixel wide."""
     focal = 0.5 * SIZE / math.tan(0.5 * FOV)
     share = (focal * 0.01 / DISTANCE) ** 2
-    plain, fair = (Splat(antialias=a)(one(scale=(0.01,) * 3), front()).alpha.max() for a in (False, True))
+    plain, fair = (Splat(antialias=a)(one(scale=(0.01, 0.01, 0.01)), front()).alpha.max() for a in (False, True))
     assert (fair / plain).item() == pytest.approx(share / (share + 0.3), rel=1e-5)
 
 
