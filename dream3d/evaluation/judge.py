@@ -29,8 +29,9 @@ SIZE = 64
 CELLS = 4
 BINS = 24
 """Azimuths in steps of 15 degrees."""
-FRONT = math.radians(45)
-"""Views judged to be less than this away from the front show the front."""
+FRONT = math.radians(30)
+"""Views judged to be less than this away from the front show the front: two of them are up to 60 degrees apart, and a
+quarter of a turn only if both are misjudged by 15 degrees."""
 TOKENS = 12
 CURE = "Reinstall dream3d, or train it: python -m dream3d.prior_training train --member matcher, and --member views."
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dream3d.checks import InputError
+from dream3d.evaluation.judge import FRONT
 from dream3d.evaluation.measures import angle_between, border, distances, is_janus, median, recall, share
 
 
@@ -41,6 +42,14 @@ def test_neighbouring_views_may_both_show_the_front() -> None:
     azimuth = torch.arange(8) * (math.pi / 4)
     assert not is_janus(torch.tensor([True, True, *[False] * 6]), azimuth)
     assert is_janus(torch.tensor([True, False, True, *[False] * 5]), azimuth)
+
+
+@pytest.mark.parametrize("views", [4, 8, 16])
+@pytest.mark.parametrize("error_deg", [0.0, 14.0, -14.0])
+def test_one_front_seen_from_many_sides_is_no_janus(views: int, error_deg: float) -> None:
+    azimuth = torch.arange(views) * (2 * math.pi / views)
+    judged = torch.remainder(azimuth + math.radians(error_deg) * (azimuth - 1).sign() + math.pi, 2 * math.pi) - math.pi
+    assert not is_janus(judged.abs() <= FRONT, azimuth)
 
 
 def test_shares_and_medians() -> None:
