@@ -1,7 +1,6 @@
 """What a format loses, in decibels: the same cameras see what was written and what was read."""
 
 import pytest
-import torch
 
 from dream3d.cameras import turntable
 from dream3d.kernels.splat_reference import composite_splats, project_splats, splat_colours
