@@ -229,7 +229,8 @@ class Budgeted(Densification):
         if not now and len(gaussians) <= self.most:
             return
         keep = gaussians.opacities >= self.faint if now else torch.ones_like(gaussians.logits, dtype=torch.bool)
-        number = min(int(self.growth * int(keep.sum())), self.most // 2) if now else 0
+        pulled = int((keep & (gaussians.pull > 0)).sum())
+        number = min(int(self.growth * int(keep.sum())), self.most // 2, pulled) if now else 0
         worth = gaussians.share if now else gaussians.opacities
         keep = _highest(torch.where(keep, worth, -1), min(int(keep.sum()), self.most - number))
         pull = torch.where(keep, gaussians.pull / gaussians.views.clamp_min(1), 0)

@@ -279,7 +279,7 @@ class Gaussians(Representation):
                 colors.append(inward_colors(query, chunk, normals[-1], cell))
             return {"base_color": torch.cat(colors).cpu(), "normal": torch.cat(normals).cpu()}
 
-        planes = -(-resolution // BLOCKS)
+        planes = min(16, -(-resolution // BLOCKS))  # a block's, unless there would be too many points in memory
         values = sample_grid(
             lambda p: matter(p, one, block=block)[:, 0], self.radius, resolution, one.device, slabs=planes
         )
