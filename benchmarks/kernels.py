@@ -5,8 +5,8 @@
 
 Absolute times differ from machine to machine and with whatever else runs; ratios within a run much less. A round
 times every variant of a case once (the quick one three times), so that a disturbance hits all of them. The targets
-are those that this project set itself for two CPU threads. `--scaling` times the splat kernels alone, over the number
-of Gaussians and of pixels.
+are those that this project set itself for two CPU threads. `--scaling` times the splat and mesh kernels alone, over
+the number of Gaussians or triangles and of pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,16 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from dream3d.cameras import turntable  # noqa: E402
-from dream3d.kernels import ops, reference, splat, splat_reference  # noqa: E402
+from dream3d.kernels import (  # noqa: E402
+    mesh,
+    mesh_reference,
+    ops,
+    reference,
+    splat,
+    splat_reference,
+    texture,
+    texture_reference,
+)
 from dream3d.kernels.types import HashGridSpec, Occupancy, Samples  # noqa: E402
 
 SPEC = HashGridSpec(levels=16, log2_table=15, base=16, finest=1024)
@@ -36,7 +45,9 @@ STEP = 2 * 3**0.5 / 128
 SPHERE = 0.7
 """Radius of the occupied sphere: 18 % of the box."""
 SPLAT_NUMBERS = (5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
-SPLAT_PIXELS = (64, 128, 256, 512)
+MESH_BANDS = (16, 32, 50, 71, 100, 158)
+"""Of a sphere; it has about 4 bands^2 triangles."""
+SCALING_PIXELS = (64, 128, 256, 512)
 
 
 @dataclass(frozen=True)
@@ -195,20 +206,97 @@ def splat_cases() -> list[Case]:
     ]
 
 
+def sphere(bands: int) -> tuple[Tensor, Tensor]:
+    """Vertices and faces of a sphere cut into bands and twice as many segments."""
+    across = 2 * bands
+    latitude, longitude = torch.meshgrid(
+        torch.linspace(0.01, 3.13, bands + 1), torch.arange(across) * (2 * torch.pi / across), indexing="ij"
+    )
+    ring = latitude.sin()
+    vertices = torch.stack([ring * longitude.sin(), latitude.cos(), ring * longitude.cos()], dim=-1)
+    row, column = torch.meshgrid(torch.arange(bands), torch.arange(across), indexing="ij")
+    a, b = row * across + column, row * across + (column + 1) % across
+    faces = torch.stack([torch.stack([a, a + across, b], -1), torch.stack([b, a + across, b + across], -1)])
+    return (SPHERE * vertices).view(-1, 3), faces.view(-1, 3).int()
+
+
+def mesh_step(module: ModuleType, bands: int, pixels: int) -> Callable[[], object]:
+    """Four antialiased views of a sphere with six numbers at every vertex, and the gradients of both."""
+    generator = torch.Generator().manual_seed(0)
+    vertices, faces = sphere(bands)
+    vertices.requires_grad_()
+    attributes = torch.randn(len(vertices), 6, generator=generator).requires_grad_()
+    views, neighbours = turntable(4, pixels), mesh.find_neighbours(faces)
+    gradient = torch.randn(4, pixels, pixels, 6, generator=generator)
+
+    def step() -> object:
+        projected = module.project_vertices(vertices, views)
+        fragments = module.rasterise(projected, faces)
+        values = module.interpolate(attributes, faces, fragments)
+        image = module.antialias(values, fragments, projected, faces, neighbours=neighbours)
+        return torch.autograd.grad(image, (vertices, attributes), gradient)
+
+    return step
+
+
+def mesh_cases() -> list[Case]:
+    generator = torch.Generator().manual_seed(0)
+    vertices, faces = sphere(71)
+    projected = mesh.project_vertices(vertices, turntable(4, 256))
+    moving = mesh.ProjectedVertices(projected.points.clone().requires_grad_(), 256, 256)
+    fragments = mesh.rasterise(projected, faces)
+    shares = fragments.barycentrics.clone().requires_grad_()
+    seen = mesh.Fragments(fragments.face, shares, fragments.depth)
+    attributes = torch.randn(len(vertices), 6, generator=generator).requires_grad_()
+    colours, gradient = (torch.randn(4, 256, 256, 6, generator=generator) for _ in range(2))
+    colours.requires_grad_()
+    neighbours = mesh.find_neighbours(faces)
+    image = torch.rand(512, 512, 3, generator=generator).requires_grad_()
+    uv = torch.rand(4, 256, 256, 2, generator=generator).cumsum(dim=2) / 256
+    levels = 3 * torch.rand(4, 256, 256, generator=generator)
+
+    def both(run: Callable[[ModuleType], object], twin: ModuleType = mesh_reference) -> dict[str, Callable[[], object]]:
+        return {"kernel": lambda: run(texture if twin is texture_reference else mesh), "twin": lambda: run(twin)}
+
+    def interpolate(module: ModuleType) -> object:
+        return torch.autograd.grad(module.interpolate(attributes, faces, seen), (attributes, shares), gradient)
+
+    def antialias(module: ModuleType) -> object:
+        soft = module.antialias(colours, fragments, moving, faces, neighbours=neighbours)
+        return torch.autograd.grad(soft, (colours, moving.points), gradient)
+
+    def lookup(module: ModuleType) -> object:
+        return torch.autograd.grad(module.sample_texture(image, uv, levels=levels), image, gradient[..., :3])
+
+    chain = {name: mesh_step(module, 71, 256) for name, module in (("kernel", mesh), ("twin", mesh_reference))}
+    return [
+        Case("mesh: rasterise 20k, 4 x 256^2", both(lambda m: m.rasterise(projected, faces)), {"twin": 14}),
+        Case("mesh: interpolate 6, forward + backward", both(interpolate), {"twin": 8}),
+        Case("mesh: antialias 6, forward + backward", both(antialias), {"twin": 4}),
+        Case("mesh: texture 512^2, forward + backward", both(lookup, texture_reference), {}),
+        Case("mesh: whole chain, forward + backward", chain, {"twin": 8}),
+    ]
+
+
 def scaling(rounds: int) -> None:
-    """CPU milliseconds of a splat step, all threads together, best of `rounds`: hardly touched by what else runs."""
-    print(f"{'Gaussians':>9} | " + " | ".join(f"{f'4 x {pixels}^2':>19}" for pixels in SPLAT_PIXELS))
-    print(f"{'':>9} | " + " | ".join(f"{'CPU ms':>8} {'us a splat':>10}" for _ in SPLAT_PIXELS))
-    for number in SPLAT_NUMBERS:
-        cells = []
-        for pixels in SPLAT_PIXELS:
-            step, times = splat_step(splat, number, pixels), []
-            for _ in range(rounds + 1):
-                begin = time.process_time()
-                step()
-                times.append(1e3 * (time.process_time() - begin))
-            cells.append(f"{min(times[1:]):8.1f} {1e3 * min(times[1:]) / number:10.2f}")
-        print(f"{number:>9} | " + " | ".join(cells), flush=True)
+    """CPU milliseconds of a step, all threads together, best of `rounds`: hardly touched by what else runs."""
+    families: dict[str, tuple[Callable[[int, int], Callable[[], object]], dict[int, int]]] = {
+        "Gaussians": (lambda number, pixels: splat_step(splat, number, pixels), {n: n for n in SPLAT_NUMBERS}),
+        "triangles": (lambda bands, pixels: mesh_step(mesh, bands, pixels), {4 * b * b: b for b in MESH_BANDS}),
+    }
+    for name, (make, sizes) in families.items():
+        print(f"{name:>9} | " + " | ".join(f"{f'4 x {pixels}^2':>19}" for pixels in SCALING_PIXELS))
+        print(f"{'':>9} | " + " | ".join(f"{'CPU ms':>8} {'us a piece':>10}" for _ in SCALING_PIXELS))
+        for number, size in sizes.items():
+            cells = []
+            for pixels in SCALING_PIXELS:
+                step, times = make(size, pixels), []
+                for _ in range(rounds + 1):
+                    begin = time.process_time()
+                    step()
+                    times.append(1e3 * (time.process_time() - begin))
+                cells.append(f"{min(times[1:]):8.1f} {1e3 * min(times[1:]) / number:10.2f}")
+            print(f"{number:>9} | " + " | ".join(cells), flush=True)
 
 
 def measure(case: Case, rounds: int) -> dict[str, list[float]]:
@@ -229,7 +317,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
-    parser.add_argument("--scaling", action="store_true", help="only the splat kernels, by Gaussians and pixels")
+    parser.add_argument(
+        "--scaling", action="store_true", help="only splats and meshes, by Gaussians or triangles and pixels"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{ops.backend('cpu')}, torch {torch.__version__}; milliseconds, best / median of {args.rounds} rounds")
@@ -237,7 +327,7 @@ def main() -> None:
         scaling(args.rounds)
         return
     missed = 0
-    for case in [*hash_cases(), *volume_cases(), *splat_cases(), step_case()]:
+    for case in [*hash_cases(), *volume_cases(), *splat_cases(), *mesh_cases(), step_case()]:
         if args.only not in case.name:
             continue
         times = measure(case, args.rounds)

@@ -28,7 +28,7 @@ typedef REAL real;
 #endif
 
 // Raise it whenever a signature below changes. dream3d/kernels/build.py refuses a library with another number.
-#define D3D_ABI 2
+#define D3D_ABI 3
 
 D3D_FN real smaller(real a, real b) { return a < b ? a : b; }
 D3D_FN real larger(real a, real b) { return a > b ? a : b; }

@@ -2,6 +2,10 @@
 #include "composite.h"
 #include "hash_grid.h"
 #include "march.h"
+#include "mesh_antialias.h"
+#include "mesh_interpolate.h"
+#include "mesh_rasterise.h"
+#include "mesh_texture.h"
 #include "splat_colour.h"
 #include "splat_composite.h"
 

@@ -1,4 +1,4 @@
-"""Kernels: hash grid, ray marching, compositing, splats. Read the reference files first, call ops.py and splat.py.
+"""Kernels: hash grid, ray marching, compositing, splats, meshes, textures.
 
-Importing builds nothing.
+Read the reference files first, call ops.py, splat.py, mesh.py and texture.py. Importing builds nothing.
 """

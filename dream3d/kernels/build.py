@@ -17,7 +17,7 @@ from dream3d.kernels.types import HashGridSpec
 
 log = logging.getLogger("dream3d.kernels")
 
-ABI = 2
+ABI = 3
 """Must be D3D_ABI of custom_cuda/common.h."""
 MOST_LEVELS = 32
 PACKAGED = Path(__file__).parent / "lib"
@@ -27,6 +27,9 @@ Argument = Tensor | ctypes.Structure | ctypes.Array | float | int | None
 
 _pointer, _int32, _int64, _double = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double
 _SPLATS = (_pointer, _int64, _int64, _int32, _int32)  # stream, cameras, Gaussians, width, height
+_MESH = (_pointer, _int64, _int64, _int64, _int32, _int32)  # stream, cameras, vertices, faces, width, height
+_TABLE = (_pointer, _int64, _int64, _int64, _int32, _int32)  # stream, cameras, pixels, rows, channels, per camera
+_TEXTURE = (_pointer, _int64, _int32, _int32, _int32)  # stream, pixels, levels, channels, wrap
 # Declared one by one: ctypes would pass a bare Python int as 32 bits where 64 are read.
 SIGNATURES: dict[str, tuple[type, ...]] = {
     "d3d_hash_grid": (_pointer, _pointer, _int64, *[_pointer] * 3),
@@ -44,6 +47,18 @@ SIGNATURES: dict[str, tuple[type, ...]] = {
     "d3d_splat_bin": (*_SPLATS, _int64, *[_pointer] * 8),
     "d3d_splat_composite": (*_SPLATS, _double, _double, *[_pointer] * 8, _int32, _int32, *[_pointer] * 3),
     "d3d_splat_composite_backward": (*_SPLATS, _double, _double, *[_pointer] * 8, _int32, _int32, *[_pointer] * 13),
+    "d3d_mesh_project": (_pointer, _int64, _int64, *[_pointer] * 3),
+    "d3d_mesh_project_backward": (_pointer, _int64, _int64, *[_pointer] * 3),
+    "d3d_mesh_rasterise": (*_MESH, _double, _double, *[_pointer] * 7),
+    "d3d_mesh_rasterise_backward": (*_MESH, *[_pointer] * 7),
+    "d3d_mesh_interpolate": (*_TABLE, *[_pointer] * 5),
+    "d3d_mesh_interpolate_backward": (*_TABLE, *[_pointer] * 7),
+    "d3d_mesh_mip_levels": (*_MESH, *[_pointer] * 5, _int32, _int32, _pointer),
+    "d3d_mesh_silhouettes": (*_MESH, *[_pointer] * 5, _int32, _pointer, _pointer),
+    "d3d_mesh_antialias": (*_MESH, _pointer, _pointer, _int64, _int32, *[_pointer] * 5),
+    "d3d_mesh_antialias_backward": (*_MESH, _pointer, _pointer, _int64, _int32, *[_pointer] * 7),
+    "d3d_mesh_texture": (*_TEXTURE, *[_pointer] * 5),
+    "d3d_mesh_texture_backward": (*_TEXTURE, *[_pointer] * 5, _int64, _pointer, _pointer),
 }
 
 

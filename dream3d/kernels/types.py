@@ -95,7 +95,7 @@ class Occupancy:
     def pack(occupied: Bool[Tensor, "R R R"]) -> Occupancy:
         """From one boolean a cell."""
         if occupied.dtype != torch.bool or occupied.ndim != 3 or len(set(occupied.shape)) != 1 or not len(occupied):
-            raise InputError(f"Occupancy.pack: expected a bool (R, R, R) tensor, got {_describe(occupied)}.")
+            raise InputError(f"Occupancy.pack: expected a bool (R, R, R) tensor, got {describe(occupied)}.")
         in_range("Occupancy.pack: resolution", len(occupied), 1, 1024)
         blocks = torch.nn.functional.max_pool3d(occupied[None].float(), kernel_size=8, ceil_mode=True)[0] > 0
         return Occupancy(_to_bits(occupied), _to_bits(blocks), len(occupied))
@@ -203,8 +203,8 @@ Box = tuple[float, float, float, float, float, float]
 
 def check_hash_grid(positions: Tensor, table: Tensor, spec: HashGridSpec) -> None:
     """Raise unless positions (N, 3) and table (rows, 2) fit the specification and each other."""
-    _expect("hash_grid: table", table, (spec.rows, 2))
-    _expect("hash_grid: positions", positions, (None, 3), like=table)
+    expect("hash_grid: table", table, (spec.rows, 2))
+    expect("hash_grid: positions", positions, (None, 3), like=table)
 
 
 def check_march(
@@ -218,10 +218,10 @@ def check_march(
     jitter: Tensor | None,
 ) -> None:
     """Raise unless the rays, the grid and the numbers make sense together."""
-    _expect("march: origins", origins, (None, 3))
-    _expect("march: directions", directions, tuple(origins.shape), like=origins)
+    expect("march: origins", origins, (None, 3))
+    expect("march: directions", directions, tuple(origins.shape), like=origins)
     if jitter is not None:
-        _expect("march: jitter", jitter, (len(origins),), like=origins)
+        expect("march: jitter", jitter, (len(origins),), like=origins)
     if occupancy.bits.device != origins.device:
         raise InputError(f"march: the rays are on {origins.device}, the occupancy on {occupancy.bits.device}.")
     if len(aabb) != 6 or not all(low < high for low, high in zip(aabb[:3], aabb[3:], strict=True)):
@@ -234,12 +234,12 @@ def check_march(
 def check_composite(density: Tensor, rgb: Tensor, samples: Samples, early_stop: float) -> None:
     """Raise unless one density and one colour came for every sample."""
     number = len(samples.t_start)
-    _expect("composite: density", density, (number,))
-    _expect("composite: rgb", rgb, (number, 3), like=density)
-    _expect("composite: samples.t_start", samples.t_start, (number,), like=density)
-    _expect("composite: samples.t_end", samples.t_end, (number,), like=density)
-    _expect("composite: samples.offsets", samples.offsets, (None,), dtype=torch.int32, device=density.device)
-    _expect("composite: samples.ray", samples.ray, (number,), dtype=torch.int32, device=density.device)
+    expect("composite: density", density, (number,))
+    expect("composite: rgb", rgb, (number, 3), like=density)
+    expect("composite: samples.t_start", samples.t_start, (number,), like=density)
+    expect("composite: samples.t_end", samples.t_end, (number,), like=density)
+    expect("composite: samples.offsets", samples.offsets, (None,), dtype=torch.int32, device=density.device)
+    expect("composite: samples.ray", samples.ray, (number,), dtype=torch.int32, device=density.device)
     if not len(samples.offsets):
         raise InputError("composite: samples.offsets must have one number more than there are rays, got none.")
     in_range("composite: early_stop", early_stop, 0, 1)
@@ -259,10 +259,10 @@ def check_project_splats(
 ) -> None:
     """Raise unless the Gaussians fit each other and the numbers make sense."""
     number = len(means)
-    _expect("project_splats: means", means, (None, 3))
-    _expect("project_splats: quaternions", quaternions, (number, 4), like=means)
-    _expect("project_splats: scales", scales, (number, 3), like=means)
-    _expect("project_splats: opacities", opacities, (number,), like=means)
+    expect("project_splats: means", means, (None, 3))
+    expect("project_splats: quaternions", quaternions, (number, 4), like=means)
+    expect("project_splats: scales", scales, (number, 3), like=means)
+    expect("project_splats: opacities", opacities, (number,), like=means)
     in_range("project_splats: width and height", max(cameras.height, cameras.width), 1, WIDEST_SPLAT_IMAGE)
     if not 0 < near < far:
         raise InputError(f"project_splats: near and far must be 0 < near < far, got {near:g} and {far:g}.")
@@ -283,7 +283,7 @@ def check_composite_splats(
     for name, tensor, shape in (("viewed", viewed, (cameras, number)), ("shared", shared, (number,))):
         if tensor is None:
             continue
-        _expect(f"composite_splats: {name}", tensor, (*shape, None), like=projected.means)
+        expect(f"composite_splats: {name}", tensor, (*shape, None), like=projected.means)
         features += tensor.shape[-1]
         # One sum is much quicker than looking at every number, and one bad number is enough to spoil it.
         if not bool(tensor.detach().sum().isfinite()) and (wrong := int((~tensor.detach().isfinite()).sum())):
@@ -292,15 +292,15 @@ def check_composite_splats(
                 "lower the learning rate, or remove the Gaussians they belong to."
             )
     if probe is not None:
-        _expect("composite_splats: probe", probe, (cameras, number, 2), like=projected.means)
+        expect("composite_splats: probe", probe, (cameras, number, 2), like=projected.means)
     in_range("composite_splats: number of features", features, 0, MOST_SPLAT_FEATURES)
     in_range("composite_splats: transmittance_min", transmittance_min, 0, 1)
 
 
 def check_splat_colours(means: Tensor, coefficients: Tensor, degree: int | None) -> int:
     """Raise unless every Gaussian has the coefficients of the degree; return the degree (None: as stored)."""
-    _expect("splat_colours: means", means, (None, 3))
-    _expect("splat_colours: coefficients", coefficients, (len(means), None, 3), like=means)
+    expect("splat_colours: means", means, (None, 3))
+    expect("splat_colours: coefficients", coefficients, (len(means), None, 3), like=means)
     stored = math.isqrt(coefficients.shape[1]) - 1
     if coefficients.shape[1] not in (1, 4, 9, 16):
         raise InputError(
@@ -311,7 +311,7 @@ def check_splat_colours(means: Tensor, coefficients: Tensor, degree: int | None)
     return stored if degree is None else degree
 
 
-def _expect(
+def expect(
     what: str,
     tensor: Tensor,
     shape: tuple[int | None, ...],
@@ -326,16 +326,16 @@ def _expect(
     )
     if not fits:
         wanted = ", ".join("N" if size is None else str(size) for size in shape) + ("," if len(shape) == 1 else "")
-        raise InputError(f"{what}: expected shape ({wanted}), got {_describe(tensor)}.")
+        raise InputError(f"{what}: expected shape ({wanted}), got {describe(tensor)}.")
     if dtype is None and not tensor.is_floating_point():
-        raise InputError(f"{what}: expected floating point, got {_describe(tensor)}.")
+        raise InputError(f"{what}: expected floating point, got {describe(tensor)}.")
     dtype = dtype or (like.dtype if like is not None else tensor.dtype)
     device = device or (like.device if like is not None else tensor.device)
     if tensor.dtype != dtype or tensor.device != device:
-        raise InputError(f"{what}: expected {dtype} on {device}, got {_describe(tensor)}; convert it with .to().")
+        raise InputError(f"{what}: expected {dtype} on {device}, got {describe(tensor)}; convert it with .to().")
 
 
-def _describe(tensor: Tensor) -> str:
+def describe(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}"
 
 
