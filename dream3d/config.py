@@ -241,6 +241,8 @@ class _Reader:
         """A class of one of the families with its arguments; `plain` is what else might have stood there."""
         known = {name: cls for family in families for name, cls in members(family).items()}
         spec = {"class_path": value} if isinstance(value, str) else value
+        if len(known) == 1 and isinstance(spec, dict) and "class_path" not in spec:
+            spec = {"class_path": next(iter(known)), "init_args": spec}  # there is nothing to choose
         name = spec.get("class_path") if isinstance(spec, dict) else None
         if not isinstance(name, str):
             wanted = [in_words([option]) for option in plain]

@@ -24,7 +24,7 @@ import pytest
 import torch
 from beartype import BeartypeConf, beartype
 
-from tests.tiny_pipelines import write_pipeline
+from tests.tiny_pipelines import told, write_pipeline
 from tests.tiny_seeing import write_controlnet, write_ip_adapter, write_picture
 
 # The shapes in signatures are checked at run time here: annotations that lie are worse than none. In these packages,
@@ -131,7 +131,7 @@ def _pretrained(name: str, pipeline: str, **settings: Any) -> Callable[[pytest.F
         import dream3d.priors
 
         folder = request.getfixturevalue("tiny_pipeline")(pipeline)
-        return getattr(dream3d.priors, name)(model=str(folder), **settings)
+        return getattr(dream3d.priors, name)(model=str(folder), **told(settings))
 
     return build
 
@@ -160,7 +160,7 @@ def _seeing(name: str, pipeline: str, *, looks: bool = False, **settings: Any) -
 
         made = request.getfixturevalue("tiny_pipeline")(pipeline, looks=looks)
         seen = {"image": str(request.getfixturevalue("tiny_picture"))} if looks else {}
-        return getattr(dream3d.priors, name)(model=str(made), **seen, **settings)
+        return getattr(dream3d.priors, name)(model=str(made), **seen, **told(settings))
 
     return build
 

@@ -128,6 +128,15 @@ def test_nothing_where_something_is_the_default_repeats(small: Path, tmp_path: P
     assert same == text and made.stages["a"].noise.interval is again.stages["a"].noise.interval is None
 
 
+def test_where_there_is_one_class_its_name_may_be_left_out(small: Path) -> None:
+    prior = "stages.a.prior={class_path: SDXL, init_args: {model: some/folder, opening: {half: true}}}"
+    made, text = load(small, [prior, "stages.a.prior.opening.slices=true"])
+    opening = made.stages["a"].prior.opening
+    assert opening.half and opening.slices and opening.variant is None
+    assert yaml.safe_load(text)["stages"]["a"]["prior"]["init_args"]["opening"]["class_path"] == "Opening"
+    assert "Did you mean stages.a.prior.opening.half?" in fails(small, prior, "stages.a.prior.opening.halve=true")
+
+
 def test_the_last_override_wins(small: Path) -> None:
     made, text = load(small, ["seed=1", "seed=2", "stages.a.objective.guider=CFG", "stages.a.objective.guider.scale=4"])
     assert made.seed == 2 and made.stages["a"].objective.guider.scale == 4

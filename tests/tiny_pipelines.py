@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,14 @@ import torch
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,-!'"
 WIDTH = 16
 """Of every text embedding."""
+
+
+def told(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a prior in one row, as its constructor takes them."""
+    from dream3d.priors import Opening
+
+    opening = {name: value for name, value in settings.items() if name in inspect.signature(Opening).parameters}
+    return {**{k: v for k, v in settings.items() if k not in opening}, "opening": Opening(**opening)}
 
 
 def write_clip_tokenizer(folder: Path) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from dream3d.checks import in_range
 from dream3d.priors.opened import CLIP, CLIP_PROJECTED, T5, VAE, Opened, Part, Reader
-from dream3d.priors.pretrained import FromText, Latent
+from dream3d.priors.pretrained import FromText, Latent, Opening
 
 T5_OPTIONAL = Part(T5.classes, T5.library, T5.half, optional=True)
 FEWER = 256
@@ -28,13 +28,7 @@ class SD3(Latent, FromText):
 
     Args:
         model: a folder, or an id on the hub.
-        revision: branch, tag or commit on the hub.
-        variant: file variant; see `Pretrained` for this and the next five.
-        half: compute in bfloat16 (CLIP in float16, the autoencoder in float32); None means on CUDA only.
-        image_size: height and width that pictures are resized to; None is what the network was trained on.
-        low_memory: encode one picture at a time, twice.
-        offload: text encoders and autoencoder stay on the CPU and visit the device.
-        slices: refused, see `Pretrained`.
+        opening: half precision, size, memory.
         t5: use the T5 encoder, if the folder has one; without it (9 GB less) texts are followed less closely, and T5's
             tokens are zeros, as they often were in the network's training.
         text_tokens: that T5 pads and cuts to.
@@ -57,26 +51,11 @@ class SD3(Latent, FromText):
         self,
         *,
         model: str,
-        revision: str | None = None,
-        variant: str | None = None,
-        half: bool | None = None,
-        image_size: int | None = None,
-        low_memory: bool = False,
-        offload: bool = False,
-        slices: bool = False,
+        opening: Opening | None = None,
         t5: bool = True,
         text_tokens: int = 256,
     ) -> None:
-        super().__init__(
-            model=model,
-            revision=revision,
-            variant=variant,
-            half=half,
-            image_size=image_size,
-            low_memory=low_memory,
-            offload=offload,
-            slices=slices,
-        )
+        super().__init__(model=model, opening=opening)
         in_range("SD3: text_tokens", text_tokens, 1, 512)
         self.t5 = t5
         self.text_tokens = text_tokens
@@ -113,13 +92,7 @@ class Flux(Latent, FromText):
 
     Args:
         model: a folder, or an id on the hub.
-        revision: branch, tag or commit on the hub.
-        variant: file variant; see `Pretrained` for this and the next five.
-        half: compute in bfloat16 (CLIP in float16, the autoencoder in float32); None means on CUDA only.
-        image_size: height and width that pictures are resized to; None is 1024.
-        low_memory: encode one picture at a time, twice.
-        offload: text encoders and autoencoder stay on the CPU and visit the device.
-        slices: refused, see `Pretrained`.
+        opening: half precision, size, memory.
         guidance: what a guidance-distilled network is told.
         text_tokens: that T5 pads and cuts to; [schnell] takes 256 at most. They are as many tokens of the network: at
             512 x 512, where pictures have 1024, fewer save time.
@@ -142,26 +115,11 @@ class Flux(Latent, FromText):
         self,
         *,
         model: str,
-        revision: str | None = None,
-        variant: str | None = None,
-        half: bool | None = None,
-        image_size: int | None = None,
-        low_memory: bool = False,
-        offload: bool = False,
-        slices: bool = False,
+        opening: Opening | None = None,
         guidance: float = 3.5,
         text_tokens: int = 512,
     ) -> None:
-        super().__init__(
-            model=model,
-            revision=revision,
-            variant=variant,
-            half=half,
-            image_size=image_size,
-            low_memory=low_memory,
-            offload=offload,
-            slices=slices,
-        )
+        super().__init__(model=model, opening=opening)
         in_range("Flux: guidance", guidance, 0, 100)
         in_range("Flux: text_tokens", text_tokens, 1, 512)
         self.guidance = guidance

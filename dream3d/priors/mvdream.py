@@ -16,7 +16,7 @@ from dream3d.priors.builtin_mv import VIEWS
 from dream3d.priors.hub import read_json
 from dream3d.priors.opened import CLIP, Part, Reader, dtype_of
 from dream3d.priors.picture import read_for, read_picture
-from dream3d.priors.pretrained import FromText, Latent
+from dream3d.priors.pretrained import FromText, Latent, Opening
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras
 
@@ -52,12 +52,7 @@ class MVDream(Latent, FromText):
     Args:
         model: a folder, or an id on the hub such as "ashawkey/mvdream-sd2.1-diffusers".
         image: path of a picture of the object's front, transparent or flat behind it; for ImageDream, which needs it.
-        revision: branch, tag or commit on the hub.
-        variant: file variant, such as "fp16"; None takes plain files, or fp16 ones where only these are there.
-        half: compute in half precision; None means on CUDA only. Latents and gradients keep the caller's dtype.
-        image_size: height and width that pictures are resized to; None is 256.
-        low_memory: encode one picture at a time and recompute its activations in the backward pass.
-        offload: encoders and autoencoder stay on the CPU and visit the device when they are used.
+        opening: half precision, size, memory.
     """
 
     title = "MVDream"
@@ -77,22 +72,9 @@ class MVDream(Latent, FromText):
         *,
         model: str,
         image: str | None = None,
-        revision: str | None = None,
-        variant: str | None = None,
-        half: bool | None = None,
-        image_size: int | None = None,
-        low_memory: bool = False,
-        offload: bool = False,
+        opening: Opening | None = None,
     ) -> None:
-        super().__init__(
-            model=model,
-            revision=revision,
-            variant=variant,
-            half=half,
-            image_size=image_size,
-            low_memory=low_memory,
-            offload=offload,
-        )
+        super().__init__(model=model, opening=opening)
         self.image = image
         self._picture: tuple[Any, Tensor, Tensor] | None = None
 

@@ -48,21 +48,51 @@ _BETAS = (
 )
 
 
-class Pretrained(Prior, ABC):
-    """A frozen pipeline, opened from a folder in diffusers' layout or an id on the hub. Weights are safetensors.
+@final
+class Opening:
+    """How a pipeline is found, opened and held.
 
     Args:
-        model: a folder, or an id on the hub such as "stable-diffusion-v1-5/stable-diffusion-v1-5".
         revision: branch, tag or commit on the hub.
         variant: file variant, such as "fp16"; None takes plain files, or fp16 ones where only these are there.
         half: compute in half precision; None means on CUDA only. Latents and gradients keep the caller's dtype.
         image_size: height and width that pictures are resized to; None is what the network was trained on.
         low_memory: encode one picture at a time and recompute its activations in the backward pass: slower by one
             encode a step, and the peak no longer grows with the batch.
-        offload: text encoders and autoencoder stay on the CPU and visit the device when they are used: slower by the
-            time that copying them takes.
+        offload: encoders and autoencoder stay on the CPU and visit the device when they are used: slower by the time
+            that copying them takes.
         slices: attention of a U-Net one head at a time: less memory where no fused attention is at hand. Transformers
             refuse it.
+    """
+
+    def __init__(
+        self,
+        *,
+        revision: str | None = None,
+        variant: str | None = None,
+        half: bool | None = None,
+        image_size: int | None = None,
+        low_memory: bool = False,
+        offload: bool = False,
+        slices: bool = False,
+    ) -> None:
+        if image_size is not None:
+            in_range("image_size", image_size, 8, 4096)
+        self.revision = revision
+        self.variant = variant
+        self.half = half
+        self.image_size = image_size
+        self.low_memory = low_memory
+        self.offload = offload
+        self.slices = slices
+
+
+class Pretrained(Prior, ABC):
+    """A frozen pipeline, opened from a folder in diffusers' layout or an id on the hub. Weights are safetensors.
+
+    Args:
+        model: a folder, or an id on the hub such as "stable-diffusion-v1-5/stable-diffusion-v1-5".
+        opening: half precision, size, memory.
     """
 
     title: ClassVar[str]
@@ -80,32 +110,12 @@ class Pretrained(Prior, ABC):
     patch: ClassVar[int] = 1
     """Latents a side that the network sees as one: `image_size` must hold whole ones."""
 
-    def __init__(
-        self,
-        *,
-        model: str,
-        revision: str | None = None,
-        variant: str | None = None,
-        half: bool | None = None,
-        image_size: int | None = None,
-        low_memory: bool = False,
-        offload: bool = False,
-        slices: bool = False,
-    ) -> None:
+    def __init__(self, *, model: str, opening: Opening | None = None) -> None:
         super().__init__()
-        what = type(self).__name__
         if not model:
-            raise InputError(f"{what}: model is empty; expected a folder or a hub id.")
-        if image_size is not None:
-            in_range(f"{what}: image_size", image_size, 8, 4096)
+            raise InputError(f"{type(self).__name__}: model is empty; expected a folder or a hub id.")
         self.model = model
-        self.revision = revision
-        self.variant = variant
-        self.low_memory = low_memory
-        self.offload = offload
-        self.slices = slices
-        self._half = half
-        self._size = image_size
+        self.opening = opening or Opening()
         # Follows `.to()` before there are weights to move.
         self.register_buffer("_place", torch.empty(0), persistent=False)
         self._networks: Opened | None = None
@@ -114,7 +124,8 @@ class Pretrained(Prior, ABC):
         self._folder: Path | None = None
         self._schedule: Schedule | None = None
         self._kind: Parameterisation = "epsilon"
-        self.image_size = image_size or self._native_size(local_folder(model, revision)) or self.usual_size
+        native = self._native_size(local_folder(model, self.opening.revision))
+        self.image_size = self.opening.image_size or native or self.usual_size
 
     # What members write.
 
@@ -161,11 +172,11 @@ class Pretrained(Prior, ABC):
     def card(self) -> Card:
         known = KNOWN.get(self.model)
         name = known.title if known else f"{self.title} ({Path(self.model).name})"
-        licence = known.licence if known else licence_of(local_folder(self.model, self.revision))
+        licence = known.licence if known else licence_of(local_folder(self.model, self.opening.revision))
         if Path(self.model).expanduser().is_dir():
             source = "a local folder"  # not its path: the card travels inside the asset
         else:
-            source = f"{self.model}@{self.revision}" if self.revision else self.model
+            source = f"{self.model}@{self.opening.revision}" if self.opening.revision else self.model
         return Card(name, source, licence)
 
     def load(self) -> None:
@@ -174,14 +185,14 @@ class Pretrained(Prior, ABC):
         folder = self._find()
         _ = self.schedule
         networks = self._open(folder)
-        if self._size is None:
+        if self.opening.image_size is None:
             self.image_size = self._native_size(folder) or self.usual_size
         multiple = self._factor(folder) * self.patch
         if self.image_size % multiple:
             raise InputError(
                 f"prior '{self.model}': image_size must be a multiple of {multiple} (got {self.image_size})."
             )
-        if self.slices:
+        if self.opening.slices:
             network = getattr(networks, self.core)
             if not hasattr(network, "set_attention_slice"):
                 raise InputError(f"{type(self).__name__}: slices is for U-Nets; leave it out for this network.")
@@ -205,13 +216,13 @@ class Pretrained(Prior, ABC):
     @final
     def _find(self) -> Path:
         if self._folder is None:
-            self._folder = obtain(self.model, revision=self.revision, files=self._patterns(), check=self._check)
+            self._folder = obtain(self.model, revision=self.opening.revision, files=self._patterns(), check=self._check)
         return self._folder
 
     @final
     def _patterns(self) -> list[str]:
         """Exactly what is needed: the repositories also hold checkpoints of several gigabytes in other formats."""
-        dot = f".{self.variant}" if self.variant else ""
+        dot = f".{self.opening.variant}" if self.opening.variant else ""
         ends = (f"{dot}.safetensors", f"{dot}-*.safetensors", f".safetensors.index{dot}.json")
         weights = [f"{name}/{part.stem}{end}" for name, part in self.parts.items() for end in ends]
         settings = [f"{name}/config.json" for name in self.parts]
@@ -246,7 +257,7 @@ class Pretrained(Prior, ABC):
             if not any((folder / name / file).is_file() for file in (usual, "tokenizer.json")):
                 raise MissingError(f"prior '{self.model}': {name}/{usual} is missing. {CURE}")
         for name, part in parts.items():
-            weights_variant(self.model, folder / name, part.stem, self.variant)
+            weights_variant(self.model, folder / name, part.stem, self.opening.variant)
 
     @final
     def _wanted(self, index: Mapping[str, Any]) -> tuple[dict[str, Part], dict[str, Reader]]:
@@ -264,9 +275,9 @@ class Pretrained(Prior, ABC):
     def _open(self, folder: Path) -> Opened:
         index = read_index(self.model, folder)
         parts, readers = self._wanted(index)
-        networks = open_networks(self.model, folder, parts, self.variant, self._dtype())
+        networks = open_networks(self.model, folder, parts, self.opening.variant, self._dtype())
         tokenizers = open_readers(self.model, folder, readers, str(index.get("_class_name")))
-        guests = [name for name in parts if self.offload and name != self.core]
+        guests = [name for name in parts if self.opening.offload and name != self.core]
         return Opened({name: networks.get(name) for name in self.parts}, tokenizers, guests=guests, index=index)
 
     @final
@@ -284,9 +295,9 @@ class Pretrained(Prior, ABC):
     @final
     def _dtype(self) -> torch.dtype:
         place = cast(Tensor, self._place)
-        if self._half is None:
+        if self.opening.half is None:
             return torch.float16 if place.is_cuda else place.dtype
-        if self._half:
+        if self.opening.half:
             return torch.float16
         return torch.float32 if place.dtype == torch.float16 else place.dtype
 
@@ -355,7 +366,7 @@ class Latent(Pretrained, ABC):
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         self._ready()
         images = resized(images, self.image_size)
-        if self.low_memory:
+        if self.opening.low_memory:
             z = torch.cat([cast(Tensor, checkpoint(self._encoded, i, use_reentrant=False)) for i in images.split(1)])
         else:
             z = self._encoded(images)

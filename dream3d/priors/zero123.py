@@ -16,7 +16,7 @@ from dream3d.priors.base import Condition
 from dream3d.priors.hub import CURE, class_in
 from dream3d.priors.opened import UNET, Part, dtype_of
 from dream3d.priors.picture import read_for, read_picture
-from dream3d.priors.pretrained import Latent
+from dream3d.priors.pretrained import Latent, Opening
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras
 
@@ -77,13 +77,7 @@ class Zero123(Latent):
             network knew objects in a cube of side 1, 1.5 to 2.2 away, under 49 degrees of view.
         stable: the fourth number is Stable Zero123's, the picture's angle from the zenith, instead of the difference
             in distance; None goes by "stable" in the model's name.
-        revision: branch, tag or commit on the hub.
-        variant: file variant, such as "fp16"; None takes plain files, or fp16 ones where only these are there.
-        half: compute in half precision; None means on CUDA only. Latents and gradients keep the caller's dtype.
-        image_size: height and width that pictures are resized to; None is what the network was trained on.
-        low_memory: encode one picture at a time and recompute its activations in the backward pass.
-        offload: image encoder and autoencoder stay on the CPU and visit the device when they are used.
-        slices: attention one head at a time: less memory where no fused attention is at hand.
+        opening: half precision, size, memory.
     """
 
     title = "Zero123"
@@ -108,24 +102,9 @@ class Zero123(Latent):
         azimuth_deg: float = 0.0,
         distance: float | None = None,
         stable: bool | None = None,
-        revision: str | None = None,
-        variant: str | None = None,
-        half: bool | None = None,
-        image_size: int | None = None,
-        low_memory: bool = False,
-        offload: bool = False,
-        slices: bool = False,
+        opening: Opening | None = None,
     ) -> None:
-        super().__init__(
-            model=model,
-            revision=revision,
-            variant=variant,
-            half=half,
-            image_size=image_size,
-            low_memory=low_memory,
-            offload=offload,
-            slices=slices,
-        )
+        super().__init__(model=model, opening=opening)
         in_range("Zero123: elevation_deg", elevation_deg, -90, 90)
         if distance is not None:
             in_range("Zero123: distance", distance, 0)

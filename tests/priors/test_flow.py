@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dream3d.cameras import turntable
 from dream3d.checks import InputError
-from dream3d.priors import SD3, Condition, FlowSchedule, Flux
+from dream3d.priors import SD3, Condition, FlowSchedule, Flux, Opening
 from dream3d.priors.flow import packed, positions, unpacked
 from dream3d.prompts import Prompt
 
@@ -70,13 +70,15 @@ def test_packing_is_the_pipelines() -> None:
 
 def test_guidance_reaches_the_network(tiny_pipeline: Tiny) -> None:
     folder = str(tiny_pipeline("FluxPipeline"))
-    low, high, again = (Flux(model=folder, image_size=16, text_tokens=16, guidance=g) for g in (1.0, 7.0, 7.0))
+    low, high, again = (
+        Flux(model=folder, opening=Opening(image_size=16), text_tokens=16, guidance=g) for g in (1.0, 7.0, 7.0)
+    )
     assert torch.equal(answer(high), answer(again)) and not torch.allclose(answer(low), answer(high), atol=1e-6)
 
 
 def test_without_guidance_fewer_words_are_read(tiny_pipeline: Tiny) -> None:
     folder = str(tiny_pipeline("FluxPipeline", guided=False))
-    low, high = (Flux(model=folder, image_size=16, guidance=g) for g in (1.0, 7.0))
+    low, high = (Flux(model=folder, opening=Opening(image_size=16), guidance=g) for g in (1.0, 7.0))
     assert told(low)["text"].tensors["embedding"].shape == (2, 256, 16)
     assert torch.equal(answer(low), answer(high))
     assert Flux(model=folder).image_size == 1024

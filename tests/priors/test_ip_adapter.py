@@ -13,7 +13,7 @@ from dream3d.checks import InputError, MissingError
 from dream3d.guidance import CFG, VPCSM
 from dream3d.guidance.base import guided
 from dream3d.guidance.noise import FreshNoise
-from dream3d.priors import ControlNet, FullCopy, IPAdapter, LoRA, Query, StableDiffusion
+from dream3d.priors import ControlNet, FullCopy, IPAdapter, LoRA, Opening, Query, StableDiffusion
 from dream3d.priors.picture import clip_pixels, read_picture
 from dream3d.prompts import Prompt
 from tests.tiny_pipelines import unet
@@ -146,7 +146,7 @@ def test_what_steers_follows_the_steered_network(
         return IPAdapter(of=steered, model=str(tiny_ip_adapter), image=str(tiny_picture))
 
     half = dtype == torch.float16
-    other = around(StableDiffusion(model=bare.model, half=half))
+    other = around(StableDiffusion(model=bare.model, opening=Opening(half=half)))
     other = other if half else other.double()
     z_t, views = latents().to(torch.float32 if half else dtype), turntable(2, 16)
     with torch.no_grad():

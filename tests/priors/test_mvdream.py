@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dream3d.cameras import orbit, turntable
 from dream3d.checks import InputError, MissingError
-from dream3d.priors import IPAdapter, LoRA, MVDream, Query, StableDiffusion
+from dream3d.priors import IPAdapter, LoRA, MVDream, Opening, Query, StableDiffusion
 from dream3d.priors.mvdream import camera_numbers
 from dream3d.priors.picture import clip_pixels, read_picture
 from dream3d.prompts import Prompt
@@ -23,13 +23,13 @@ T = torch.tensor([0.3, 0.7]).repeat_interleave(4)
 
 @pytest.fixture(scope="module")
 def prior(tiny_pipeline: Callable[..., Path]) -> MVDream:
-    return MVDream(model=str(tiny_pipeline("MVDreamPipeline")), image_size=16)
+    return MVDream(model=str(tiny_pipeline("MVDreamPipeline")), opening=Opening(image_size=16))
 
 
 @pytest.fixture(scope="module")
 def looking(tiny_pipeline: Callable[..., Path], tiny_picture: Path) -> MVDream:
     folder = tiny_pipeline("MVDreamPipeline", looks=True)
-    return MVDream(model=str(folder), image=str(tiny_picture), image_size=16)
+    return MVDream(model=str(folder), opening=Opening(image_size=16), image=str(tiny_picture))
 
 
 def latents(seed: int = 0) -> Tensor:
@@ -131,7 +131,7 @@ def test_imagedream_answers_as_the_published_network(looking: MVDream, tiny_pict
 @pytest.mark.parametrize("name", ["prior", "looking"])
 def test_half_precision_keeps_the_callers_dtype(name: str, request: pytest.FixtureRequest) -> None:
     full = request.getfixturevalue(name)
-    half = MVDream(model=full.model, image=full.image, image_size=16, half=True)
+    half = MVDream(model=full.model, opening=Opening(image_size=16, half=True), image=full.image)
     views = turntable(8, 16)
     with torch.no_grad():
         eps, expected = (p.denoise(latents(), T, p.conditions(BEAR, views)["text"]) for p in (half, full))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dream3d.cameras import orbit, turntable
-from dream3d.priors import PixArt
+from dream3d.priors import Opening, PixArt
 from dream3d.prompts import Prompt
 
 Tiny = Callable[..., Path]
@@ -20,7 +20,7 @@ Tiny = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def prior(tiny_pipeline: Tiny) -> PixArt:
-    return PixArt(model=str(tiny_pipeline("PixArtAlphaPipeline")), image_size=16)
+    return PixArt(model=str(tiny_pipeline("PixArtAlphaPipeline")), opening=Opening(image_size=16))
 
 
 def test_padding_is_hidden_from_the_network(prior: PixArt) -> None:
@@ -44,7 +44,7 @@ def test_between_views_every_word_is_seen(prior: PixArt) -> None:
 
 
 def test_shapes_are_told_where_they_were_learned(prior: PixArt, tiny_pipeline: Tiny) -> None:
-    sigma = PixArt(model=str(tiny_pipeline("PixArtSigmaPipeline", shapes=False)), image_size=16)
+    sigma = PixArt(model=str(tiny_pipeline("PixArtSigmaPipeline", shapes=False)), opening=Opening(image_size=16))
     for opened, told in ((prior, True), (sigma, False)):
         calls: list[dict] = []
         handle = opened.backbone().register_forward_hook(
@@ -62,7 +62,7 @@ def test_shapes_are_told_where_they_were_learned(prior: PixArt, tiny_pipeline: T
 
 
 def test_each_generation_reads_as_many_words_as_it_was_trained_on(prior: PixArt, tiny_pipeline: Tiny) -> None:
-    sigma = PixArt(model=str(tiny_pipeline("PixArtSigmaPipeline", shapes=False)), image_size=16)
+    sigma = PixArt(model=str(tiny_pipeline("PixArtSigmaPipeline", shapes=False)), opening=Opening(image_size=16))
     lengths = [p.conditions(Prompt("a"), turntable(1, 16))["null"].tensors["mask"].shape[1] for p in (prior, sigma)]
     assert lengths == [120, 300]
     assert sigma.image_size == 16 and PixArt(model=sigma.model).image_size == 256
@@ -77,7 +77,7 @@ def test_folders_of_2023_open(prior: PixArt, tmp_path: Path) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     index["transformer"] = ["diffusers", "Transformer2DModel"]
     (folder / "model_index.json").write_text(json.dumps(index))
-    opened, z_t = PixArt(model=str(folder), image_size=16), torch.randn(1, 4, 8, 8)
+    opened, z_t = PixArt(model=str(folder), opening=Opening(image_size=16)), torch.randn(1, 4, 8, 8)
     on = prior.conditions(Prompt("a bear"), turntable(1, 16))["text"]
     with torch.no_grad():
         answers = [p.denoise(z_t, torch.tensor([0.5]), on) for p in (opened, prior)]

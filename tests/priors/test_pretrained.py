@@ -19,6 +19,7 @@ from dream3d.checks import InputError, MissingError
 from dream3d.priors.known import OPENS
 from dream3d.priors.pretrained import FromText, Latent, Pretrained
 from dream3d.prompts import Prompt
+from tests.tiny_pipelines import told
 
 BEAR = Prompt("A teddy bear", negative="blurry")
 FRONT = "A teddy bear, front view"
@@ -49,7 +50,7 @@ def opened(tiny_pipeline: Tiny) -> Open:
 
     def make(name: str, folder: Path | None = None, **settings: Any) -> Any:
         pipeline, own, _ = PRIORS[name]
-        return getattr(dream3d.priors, name)(model=str(folder or tiny_pipeline(pipeline)), **{**own, **settings})
+        return getattr(dream3d.priors, name)(model=str(folder or tiny_pipeline(pipeline)), **told({**own, **settings}))
 
     return make
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dream3d.cameras import turntable
-from dream3d.priors import SDXL
+from dream3d.priors import SDXL, Opening
 from dream3d.prompts import Prompt
 
 
@@ -37,7 +37,7 @@ def test_the_empty_text_is_zeros_if_the_folder_says_so(prior: SDXL, tmp_path: Pa
 
 
 def test_the_network_is_told_the_size(prior: SDXL, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = SDXL(model=prior.model, image_size=32)
+    other = SDXL(model=prior.model, opening=Opening(image_size=32))
     for opened, size in ((prior, 16), (other, 32)):
         told: list[torch.Tensor] = []
         network = opened.backbone()
@@ -56,6 +56,6 @@ def test_an_autoencoder_that_bears_float16_may_use_it(prior: SDXL, tmp_path: Pat
     folder = Path(shutil.copytree(prior.model, tmp_path / "copy"))
     config = json.loads((folder / "vae" / "config.json").read_text())
     (folder / "vae" / "config.json").write_text(json.dumps(config | {"force_upcast": False}))
-    half = SDXL(model=str(folder), half=True)
+    half = SDXL(model=str(folder), opening=Opening(half=True))
     half.load()
     assert {p.dtype for p in half.parameters()} == {torch.float16}

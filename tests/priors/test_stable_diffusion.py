@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dream3d.cameras import orbit, turntable
 from dream3d.checks import MissingError
-from dream3d.priors import Condition, Query, StableDiffusion
+from dream3d.priors import Condition, Opening, Query, StableDiffusion
 from dream3d.prompts import Prompt
 
 BEAR = Prompt("a teddy bear", negative="blurry")
@@ -68,7 +68,7 @@ def test_moving_before_or_after_loading_gives_the_same(tiny_stable_diffusion) ->
 
 
 def test_half_precision_keeps_the_callers_dtype(tiny_stable_diffusion, prior: StableDiffusion) -> None:
-    half = StableDiffusion(model=str(tiny_stable_diffusion()), half=True)
+    half = StableDiffusion(model=str(tiny_stable_diffusion()), opening=Opening(half=True))
     images = pictures(1).requires_grad_()
     z = half.encode(images)
     (gradient,) = torch.autograd.grad(z.square().sum(), images)
@@ -86,7 +86,7 @@ def test_card_names_the_licence_of_the_folder(prior: StableDiffusion) -> None:
     assert card.licence == "creativeml-openrail-m"
     assert card.name == "Stable Diffusion (tiny)"
     assert card.source == "a local folder", "a path of somebody's disk must not travel in the asset"
-    assert StableDiffusion(model="owner/name", revision="v2").card().source == "owner/name@v2"
+    assert StableDiffusion(model="owner/name", opening=Opening(revision="v2")).card().source == "owner/name@v2"
 
 
 def test_fp16_files_serve_when_they_are_alone(folder: Path, prior: StableDiffusion) -> None:
@@ -95,7 +95,7 @@ def test_fp16_files_serve_when_they_are_alone(folder: Path, prior: StableDiffusi
     found = StableDiffusion(model=str(folder))
     assert torch.equal(found.encode(pictures(0)), prior.encode(pictures(0)))
     with pytest.raises(MissingError, match=r"unet/diffusion_pytorch_model.bf16.safetensors is missing"):
-        StableDiffusion(model=str(folder), variant="bf16").load()
+        StableDiffusion(model=str(folder), opening=Opening(variant="bf16")).load()
 
 
 # Pictures and latents
@@ -139,7 +139,7 @@ def test_encode_gradient_matches_finite_differences(tiny_stable_diffusion) -> No
 def test_low_memory_changes_no_gradient(tiny_stable_diffusion) -> None:
     gradients = []
     for low in (False, True):
-        prior = StableDiffusion(model=str(tiny_stable_diffusion()), low_memory=low).double()
+        prior = StableDiffusion(model=str(tiny_stable_diffusion()), opening=Opening(low_memory=low)).double()
         images = pictures(7, batch=3, dtype=torch.float64).requires_grad_()
         (gradient,) = torch.autograd.grad(prior.encode(images).square().sum(), images)
         gradients.append(gradient)

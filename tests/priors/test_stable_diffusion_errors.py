@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dream3d.checks import InputError, MissingError
-from dream3d.priors import StableDiffusion
+from dream3d.priors import Opening, StableDiffusion
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_damaged_configs(folder: Path) -> None:
 
 
 def test_image_size_must_fit_the_autoencoder(tiny_stable_diffusion) -> None:
-    prior = StableDiffusion(model=str(tiny_stable_diffusion()), image_size=24)
+    prior = StableDiffusion(model=str(tiny_stable_diffusion()), opening=Opening(image_size=24))
     assert prior.encode(torch.rand(1, 3, 16, 16)).shape == (1, 4, 12, 12)
     with pytest.raises(InputError, match="multiple of 2 .got 17"):
-        StableDiffusion(model=str(tiny_stable_diffusion()), image_size=17).load()
+        StableDiffusion(model=str(tiny_stable_diffusion()), opening=Opening(image_size=17)).load()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dream3d.cameras import orbit, turntable
 from dream3d.checks import InputError, MissingError
-from dream3d.priors import Zero123
+from dream3d.priors import Opening, Zero123
 from dream3d.priors.picture import clip_pixels, read_picture
 from dream3d.prompts import Prompt
 
@@ -89,7 +89,10 @@ def test_the_other_conversion_opens_too(prior: Zero123, folder: Path, tiny_pictu
     (copy / "model_index.json").write_text(json.dumps(index))
     views = turntable(2, 16)
     settings = {"image": str(tiny_picture), "elevation_deg": 10.0, "azimuth_deg": -30.0, "distance": 2.5}
-    for each in (Zero123(model=str(copy), **settings), Zero123(model=str(copy), offload=True, **settings)):
+    for each in (
+        Zero123(model=str(copy), **settings),
+        Zero123(model=str(copy), opening=Opening(offload=True), **settings),
+    ):
         token = each.conditions(CUP, views)["text"].tensors["token"]
         assert torch.equal(token, prior.conditions(CUP, views)["text"].tensors["token"])
     del index["cc_projection"]
@@ -100,7 +103,7 @@ def test_the_other_conversion_opens_too(prior: Zero123, folder: Path, tiny_pictu
 
 def test_half_precision_keeps_the_callers_dtype(prior: Zero123) -> None:
     settings = {"elevation_deg": 10.0, "azimuth_deg": -30.0, "distance": 2.5}
-    half = Zero123(model=prior.model, image=prior.image, half=True, **settings)
+    half = Zero123(model=prior.model, opening=Opening(half=True), image=prior.image, **settings)
     with torch.no_grad():
         eps, expected = (p.denoise(latents(), T, p.conditions(CUP, turntable(2, 16))["text"]) for p in (half, prior))
     assert {p.dtype for p in half.parameters()} == {torch.float16} and eps.dtype == torch.float32
