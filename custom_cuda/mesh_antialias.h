@@ -36,10 +36,9 @@ struct PairView {
 };
 
 D3D_FN PairView view_pair(const TriangleMesh& mesh, int64_t pair, bool reversed) {
-  int64_t at = pair / 2, pixel = at % mesh.pixels();
+  PixelPlace at = mesh.place(pair / 2);
   int direction = (int)(pair & 1);
-  real x = (real)(pixel % mesh.width + (reversed && !direction)), y = (real)(pixel / mesh.width + (reversed && direction));
-  return {at / mesh.pixels(), direction, reversed, x + (real)0.5, y + (real)0.5};
+  return {at.camera, direction, reversed, at.x() + (real)(reversed && !direction), at.y() + (real)(reversed && direction)};
 }
 
 D3D_FN real side(real ax, real ay, real bx, real by, real x, real y) { return (bx - ax) * (y - ay) - (by - ay) * (x - ax); }
@@ -103,13 +102,14 @@ struct FindSilhouettes {
   }
 
   D3D_FN void operator()(int64_t i) const {
-    int64_t pixel = i % mesh.pixels();
-    bool inside[2] = {pixel % mesh.width + 1 < mesh.width, pixel / mesh.width + 1 < mesh.height};
+    const int64_t all = mesh.cameras * mesh.pixels();
     for (int direction = 0; direction < 2; direction++) {
       int64_t j = i + (direction ? mesh.width : 1), pair = 2 * i + direction;
       codes[pair] = 0;
       positions[pair] = 0;
-      if (!inside[direction] || face[i] == face[j]) continue;
+      if (j >= all || face[i] == face[j]) continue;  // most pairs end here
+      PixelPlace at = mesh.place(i);
+      if (direction ? at.row + 1 == mesh.height : at.column + 1 == mesh.width) continue;
       bool reversed = face[i] < 0 || (face[j] >= 0 && depth[j] < depth[i]);
       PairView view = view_pair(mesh, pair, reversed);
       codes[pair] = search(view, reversed ? face[j] : face[i], reversed ? face[i] : face[j], positions[pair]);

@@ -15,62 +15,59 @@ struct Interpolation {
   D3D_FN int64_t row(int32_t seen, int k) const { return (int64_t)corners[3 * (int64_t)seen + k] * channels; }
 };
 
+template <int CHANNELS>
 struct Interpolate {
   Interpolation in;
   real* values;
 
   D3D_FN void operator()(int64_t i) const {
-    real* out = values + i * in.channels;
+    const int channels = CHANNELS ? CHANNELS : in.channels;
+    real* out = values + i * channels;
     int32_t seen = in.face[i];
     if (seen < 0) {
-      for (int c = 0; c < in.channels; c++) out[c] = 0;
+      for (int c = 0; c < channels; c++) out[c] = 0;
       return;
     }
     const real *from = in.attributes + in.table(i), *b = in.barycentrics + 3 * i;
     const real *first = from + in.row(seen, 0), *second = from + in.row(seen, 1), *third = from + in.row(seen, 2);
-    for (int c = 0; c < in.channels; c++) out[c] = b[0] * first[c] + b[1] * second[c] + b[2] * third[c];
+    for (int c = 0; c < channels; c++) out[c] = b[0] * first[c] + b[1] * second[c] + b[2] * third[c];
   }
 };
 
-struct InterpolateBackwardToAttributes {
+template <int CHANNELS>
+struct InterpolateBackward {
   Interpolation in;
   const real* g_values;
+  real* g_barycentrics;  // may be null, as may g_attributes
 
   D3D_FN void operator()(int64_t i, real* g_attributes) const {
+    const int channels = CHANNELS ? CHANNELS : in.channels;
     int32_t seen = in.face[i];
-    if (seen < 0) return;
-    const real *g = g_values + i * in.channels, *b = in.barycentrics + 3 * i;
-    for (int k = 0; k < 3; k++) {
-      real* to = g_attributes + in.row(seen, k);
-      for (int c = 0; c < in.channels; c++) add_number(to + c, b[k] * g[c]);
-    }
-  }
-};
-
-struct InterpolateBackwardToBarycentrics {
-  Interpolation in;
-  const real* g_values;
-  real* g_barycentrics;
-
-  D3D_FN void operator()(int64_t i) const {
-    int32_t seen = in.face[i];
-    const real *g = g_values + i * in.channels, *from = in.attributes + in.table(i);
-    for (int k = 0; k < 3; k++) {
-      real sum = 0;
-      if (seen >= 0) {
-        const real* corner = from + in.row(seen, k);
-        for (int c = 0; c < in.channels; c++) sum += g[c] * corner[c];
+    real sums[3] = {0, 0, 0};
+    if (seen >= 0) {
+      const real *g = g_values + i * channels, *b = in.barycentrics + 3 * i, *from = in.attributes + in.table(i);
+      for (int k = 0; k < 3; k++) {
+        int64_t row = in.row(seen, k);
+        if (g_barycentrics)
+          for (int c = 0; c < channels; c++) sums[k] += g[c] * from[row + c];
+        if (g_attributes)
+          for (int c = 0; c < channels; c++) add_number(g_attributes + row + c, b[k] * g[c]);
       }
-      g_barycentrics[3 * i + k] = sum;
     }
+    if (g_barycentrics)
+      for (int k = 0; k < 3; k++) g_barycentrics[3 * i + k] = sums[k];
   }
+
+  D3D_FN void operator()(int64_t i) const { (*this)(i, nullptr); }
 };
 
 D3D_API int d3d_mesh_interpolate(void* stream, int64_t cameras, int64_t pixels, int64_t rows, int32_t channels,
                                  int32_t per_camera, const real* attributes, const int32_t* corners, const int32_t* face,
                                  const real* barycentrics, real* values) {
   Interpolation in{pixels, rows, channels, per_camera != 0, attributes, corners, face, barycentrics};
-  return for_each(stream, cameras * pixels, 4096, Interpolate{in, values});
+  return for_channels(channels, [&](auto fixed) {
+    return for_each(stream, cameras * pixels, 4096, Interpolate<decltype(fixed)::number>{in, values});
+  });
 }
 
 // Either result may be null; `g_attributes` comes in zeroed.
@@ -79,14 +76,12 @@ D3D_API int d3d_mesh_interpolate_backward(void* stream, int64_t cameras, int64_t
                                           const int32_t* face, const real* barycentrics, const real* g_values,
                                           real* g_attributes, real* g_barycentrics) {
   Interpolation in{pixels, rows, channels, per_camera != 0, attributes, corners, face, barycentrics};
-  if (g_barycentrics) {
-    int failed = for_each(stream, cameras * pixels, 4096, InterpolateBackwardToBarycentrics{in, g_values, g_barycentrics});
-    if (failed) return failed;
-  }
-  if (!g_attributes) return 0;
-  int64_t groups = in.per_camera ? cameras : 1;
-  return scatter(stream, groups, cameras * pixels / groups, rows * channels, g_attributes,
-                 InterpolateBackwardToAttributes{in, g_values});
+  int64_t groups = in.per_camera ? cameras : 1, all = cameras * pixels;
+  return for_channels(channels, [&](auto fixed) {
+    InterpolateBackward<decltype(fixed)::number> item{in, g_values, g_barycentrics};
+    if (!g_attributes) return for_each(stream, all, 4096, item);
+    return groups ? scatter(stream, groups, all / groups, rows * channels, g_attributes, item) : 0;
+  });
 }
 
 // log2 of a pixel's footprint in texels: of the longer of the ways that one step to the right and one step down make in
@@ -102,16 +97,16 @@ struct MipLevels {
     levels[i] = 0;
     int32_t seen = face[i];
     if (seen < 0) return;
-    int64_t camera = i / mesh.pixels(), pixel = i % mesh.pixels();
+    PixelPlace at = mesh.place(i);
     Point p[3];
-    mesh.triangle(camera, seen, p);
+    mesh.triangle(at.camera, seen, p);
     real weight[3], u[3], v[3];
-    weights_at(p, (real)(pixel % mesh.width) + (real)0.5, (real)(pixel / mesh.width) + (real)0.5, weight);
+    weights_at(p, at.x(), at.y(), weight);
     real sum = weight[0] + weight[1] + weight[2], u_here = 0, v_here = 0;
     for (int k = 0; k < 3; k++) {
-      const real* at = uv + 2 * (int64_t)uv_corners[3 * (int64_t)seen + k];
-      u[k] = at[0] * across;
-      v[k] = at[1] * down;
+      const real* here = uv + 2 * (int64_t)uv_corners[3 * (int64_t)seen + k];
+      u[k] = here[0] * across;
+      v[k] = here[1] * down;
       u_here += weight[k] / sum * u[k];
       v_here += weight[k] / sum * v[k];
     }

@@ -8,6 +8,13 @@ struct Point {
   real x, y, w;
 };
 
+struct PixelPlace {
+  int64_t camera;
+  int32_t row, column;
+  D3D_FN real x() const { return (real)column + (real)0.5; }
+  D3D_FN real y() const { return (real)row + (real)0.5; }
+};
+
 struct TriangleMesh {
   int64_t cameras, vertices, faces;
   int32_t width, height;
@@ -15,6 +22,11 @@ struct TriangleMesh {
   const int32_t* corners;  // faces, 3
 
   D3D_FN int64_t pixels() const { return (int64_t)width * height; }
+  D3D_FN PixelPlace place(int64_t i) const {
+    int64_t camera = i / pixels();
+    uint32_t pixel = (uint32_t)(i - camera * pixels()), row = pixel / (uint32_t)width;
+    return {camera, (int32_t)row, (int32_t)(pixel - row * (uint32_t)width)};
+  }
   D3D_FN Point point(int64_t camera, int32_t vertex) const {
     const real* p = points + 3 * (camera * vertices + vertex);
     return {p[0], p[1], p[2]};
@@ -89,14 +101,15 @@ inline int scatter(void* stream, int64_t groups, int64_t items, int64_t numbers,
 #else
 #include <vector>
 
-const int64_t MOST_PARTS = 8, FEWEST_ITEMS_A_PART = 4096, MOST_PRIVATE_NUMBERS = 8 << 20;
+const int64_t MOST_PARTS = 8, FEWEST_ITEMS_A_PART = 4096, MOST_PRIVATE_NUMBERS_AN_ITEM = 1;
 
 // A group's items are cut into parts that add into copies of their own, and the copies are added up in order. How many
-// parts there are depends on the sizes alone and not on the threads: the same bytes for any number of them.
+// parts there are depends on the sizes alone and not on the threads: the same bytes for any number of them. Copies that
+// are large for the items would cost more than the items do.
 template <class Item>
 inline int scatter(void*, int64_t groups, int64_t items, int64_t numbers, real* target, Item item) {
   if (groups <= 0 || items <= 0 || numbers <= 0) return 0;
-  int64_t parts = MOST_PARTS / groups, memory = MOST_PRIVATE_NUMBERS / (groups * numbers), work = items / FEWEST_ITEMS_A_PART;
+  int64_t parts = MOST_PARTS / groups, memory = MOST_PRIVATE_NUMBERS_AN_ITEM * items / numbers, work = items / FEWEST_ITEMS_A_PART;
   parts = parts < memory ? parts : memory;
   parts = parts < work ? parts : work;
   parts = parts < 1 ? 1 : parts;
@@ -119,3 +132,21 @@ inline int scatter(void*, int64_t groups, int64_t items, int64_t numbers, real* 
 }
 
 #endif
+
+// call(Channels<N>) with N = channels where that is a common number, so that its loops unroll; else N = 0.
+template <int NUMBER>
+struct Channels {
+  static const int number = NUMBER;
+};
+
+template <class Call>
+inline int for_channels(int32_t channels, Call call) {
+  switch (channels) {
+    case 1: return call(Channels<1>{});
+    case 2: return call(Channels<2>{});
+    case 3: return call(Channels<3>{});
+    case 4: return call(Channels<4>{});
+    case 6: return call(Channels<6>{});
+    default: return call(Channels<0>{});
+  }
+}

@@ -79,16 +79,16 @@ struct FragmentsOut {
   int32_t* face;
   real *barycentrics, *depth;
 
-  D3D_FN void write(const TriangleMesh& mesh, int64_t i, int32_t seen) const {
+  D3D_FN void write(const TriangleMesh& mesh, const PixelPlace& at, int32_t seen) const {
+    int64_t i = at.camera * mesh.pixels() + (int64_t)at.row * mesh.width + at.column;
     face[i] = seen;
     real* b = barycentrics + 3 * i;
     b[0] = b[1] = b[2] = depth[i] = 0;
     if (seen < 0) return;
-    int64_t camera = i / mesh.pixels(), pixel = i % mesh.pixels();
     Point p[3];
-    mesh.triangle(camera, seen, p);
+    mesh.triangle(at.camera, seen, p);
     real weight[3];
-    weights_at(p, (real)(pixel % mesh.width) + (real)0.5, (real)(pixel / mesh.width) + (real)0.5, weight);
+    weights_at(p, at.x(), at.y(), weight);
     real sum = weight[0] + weight[1] + weight[2];
     for (int k = 0; k < 3; k++) b[k] = weight[k] / sum;
     depth[i] = depth_at(p, weight);
@@ -132,16 +132,17 @@ struct WriteFragments {
   TriangleMesh mesh;
   const unsigned long long* keys;
   FragmentsOut out;
-  D3D_FN void operator()(int64_t i) const { out.write(mesh, i, keys[i] == ~0ull ? -1 : (int32_t)(uint32_t)keys[i]); }
+  D3D_FN void operator()(int64_t i) const { out.write(mesh, mesh.place(i), keys[i] == ~0ull ? -1 : (int32_t)(uint32_t)keys[i]); }
 };
 
-inline int draw(void* stream, const TriangleMesh& mesh, real nearest, real farthest, const int16_t* boxes, uint64_t* workspace,
-                const FragmentsOut& out) {
+inline int draw(void* stream, const TriangleMesh& mesh, real nearest, real farthest, const int16_t* boxes,
+                uint64_t* workspace, const FragmentsOut& out) {
   unsigned long long* keys = (unsigned long long*)workspace;
   int64_t pixels = mesh.cameras * mesh.pixels(), all = mesh.cameras * mesh.faces;
   cudaError_t error = cudaMemsetAsync(keys, 0xff, pixels * sizeof *keys, (cudaStream_t)stream);
   if (error) return (int)error;
-  if (all) draw_faces_kernel<<<blocks_for(all * LANES_A_FACE), THREADS_A_BLOCK, 0, (cudaStream_t)stream>>>(mesh, nearest, farthest, boxes, keys);
+  unsigned blocks = blocks_for(all * LANES_A_FACE);
+  if (all) draw_faces_kernel<<<blocks, THREADS_A_BLOCK, 0, (cudaStream_t)stream>>>(mesh, nearest, farthest, boxes, keys);
   int failed = (int)cudaGetLastError();
   return failed ? failed : for_each(stream, pixels, 0, WriteFragments{mesh, keys, out});
 }
@@ -157,14 +158,15 @@ struct Band {
 };
 
 D3D_FN LaneBits covered_lanes(const Lanes* weight, const int* leans) {
-  LaneBits positive = (weight[0] > 0) & (weight[1] > 0) & (weight[2] > 0);
-  LaneBits negative = (weight[0] < 0) & (weight[1] < 0) & (weight[2] < 0);
-  LaneBits covered = positive | negative, zero = (weight[0] == 0) | (weight[1] == 0) | (weight[2] == 0);
-  if (any(zero))
-    for (int lane = 0; lane < GROUP; lane++) {
-      real w[3] = {weight[0][lane], weight[1][lane], weight[2][lane]};
-      covered[lane] = covers(w, leans) ? -1 : 0;
-    }
+  Lanes least = weight[0] < weight[1] ? weight[0] : weight[1], most = weight[0] > weight[1] ? weight[0] : weight[1];
+  least = least < weight[2] ? least : weight[2];
+  most = most > weight[2] ? most : weight[2];
+  LaneBits covered = (least >= 0) | (most <= 0);
+  if (!any(covered) || !any(covered & ((least == 0) | (most == 0)))) return covered;
+  for (int lane = 0; lane < GROUP; lane++) {
+    real w[3] = {weight[0][lane], weight[1][lane], weight[2][lane]};
+    covered[lane] = covers(w, leans) ? -1 : 0;
+  }
   return covered;
 }
 
@@ -220,7 +222,8 @@ struct BandLists {
   }
 };
 
-inline int draw(void*, const TriangleMesh& mesh, real nearest, real farthest, const int16_t* boxes, uint64_t*, const FragmentsOut& out) {
+inline int draw(void*, const TriangleMesh& mesh, real nearest, real farthest, const int16_t* boxes, uint64_t*,
+                const FragmentsOut& out) {
   const int bands = (mesh.height + BAND - 1) / BAND;
   std::vector<BandLists> lists(mesh.cameras);
   parallel(mesh.cameras, [&](int64_t camera) { lists[camera].fill(boxes + 4 * camera * mesh.faces, mesh.faces, bands); });
@@ -241,7 +244,7 @@ inline int draw(void*, const TriangleMesh& mesh, real nearest, real farthest, co
     for (int row = band.first; row < band.end; row++)
       for (int column = 0; column < mesh.width; column++) {
         int32_t face = (int32_t)band.face[(size_t)(row - band.first) * band.stride + column];
-        out.write(mesh, camera * mesh.pixels() + (int64_t)row * mesh.width + column, face);
+        out.write(mesh, {camera, row, column}, face);
       }
   });
   return 0;
@@ -268,10 +271,10 @@ struct RasteriseBackward {
   D3D_FN void operator()(int64_t i, real* g_points) const {
     int32_t seen = face[i];
     if (seen < 0) return;
-    int64_t camera = i / mesh.pixels(), pixel = i % mesh.pixels();
-    real x = (real)(pixel % mesh.width) + (real)0.5, y = (real)(pixel / mesh.width) + (real)0.5;
+    PixelPlace at = mesh.place(i);
+    real x = at.x(), y = at.y();
     Point p[3];
-    mesh.triangle(camera, seen, p);
+    mesh.triangle(at.camera, seen, p);
     real weight[3], g[3], px[3], py[3], mean = 0, far = g_depth ? g_depth[i] : 0;
     weights_at(p, x, y, weight);
     real scale = 1 / (weight[0] + weight[1] + weight[2]);

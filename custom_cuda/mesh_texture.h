@@ -12,7 +12,8 @@ struct Pyramid {
   int64_t offset[MOST_MIPS];  // texels
   int32_t height[MOST_MIPS], width[MOST_MIPS];
 
-  Pyramid(int32_t levels, int32_t channels, int32_t wrap, const int32_t* sizes) : levels(levels), channels(channels), wrap(wrap) {
+  Pyramid(int32_t levels, int32_t channels, int32_t wrap, const int32_t* sizes)
+      : levels(levels), channels(channels), wrap(wrap) {
     int64_t place = 0;
     for (int l = 0; l < levels; l++) {
       height[l] = sizes[2 * l];
@@ -51,6 +52,7 @@ struct Taps {
 };
 
 D3D_FN int64_t wrapped(int64_t i, int64_t size, int32_t wrap) {
+  if (i >= 0 && i < size) return i;
   if (wrap == WRAP_CLAMP) return within(i, size);
   int64_t rest = i % size;
   return rest < 0 ? rest + size : rest;
@@ -95,12 +97,17 @@ struct TextureLookup {
     taps.down = y - top;
     // What is no number, or far too large for a pixel of any texture, still reads a texel that exists.
     const real most = (real)1e9;
-    int64_t column = (int64_t)(left > -most ? smaller(left, most) : -most), row = (int64_t)(top > -most ? smaller(top, most) : -most);
-    for (int k = 0; k < 4; k++) {
-      int64_t r = row + k / 2, c = column + k % 2;
-      int64_t in_level = pyramid.wrap == WRAP_CUBE ? cube_texel(side, r, c, width)
-                                                   : wrapped(r, height, pyramid.wrap) * width + wrapped(c, width, pyramid.wrap);
-      taps.texel[k] = pyramid.offset[level] + in_level;
+    int64_t column = (int64_t)(left > -most ? smaller(left, most) : -most);
+    int64_t row = (int64_t)(top > -most ? smaller(top, most) : -most);
+    const int64_t first = pyramid.offset[level];
+    if (pyramid.wrap == WRAP_CUBE) {
+      for (int k = 0; k < 4; k++) taps.texel[k] = first + cube_texel(side, row + k / 2, column + k % 2, width);
+      return taps;
+    }
+    for (int k = 0; k < 2; k++) {
+      int64_t line = first + wrapped(row + k, height, pyramid.wrap) * width;
+      taps.texel[2 * k] = line + wrapped(column, width, pyramid.wrap);
+      taps.texel[2 * k + 1] = line + wrapped(column + 1, width, pyramid.wrap);
     }
     return taps;
   }
@@ -122,12 +129,14 @@ D3D_FN void corner_shares(const Taps& taps, real share, real* corner) {
   corner[3] = share * (taps.right * taps.down);
 }
 
+template <int CHANNELS>
 struct SampleTexture {
   TextureLookup in;
   real* values;
 
   D3D_FN void operator()(int64_t i) const {
-    int channels = in.pyramid.channels, level[2];
+    const int channels = CHANNELS ? CHANNELS : in.pyramid.channels;
+    int level[2];
     real *out = values + i * channels, part, shares[4];
     for (int c = 0; c < channels; c++) out[c] = 0;
     in.mix(i, level[0], level[1], part);
@@ -136,17 +145,20 @@ struct SampleTexture {
       corner_shares(taps, n ? part : 1 - part, shares);
       const real* t[4];
       for (int k = 0; k < 4; k++) t[k] = in.texels + taps.texel[k] * channels;
-      for (int c = 0; c < channels; c++) out[c] += shares[0] * t[0][c] + shares[1] * t[1][c] + shares[2] * t[2][c] + shares[3] * t[3][c];
+      for (int c = 0; c < channels; c++)
+        out[c] += shares[0] * t[0][c] + shares[1] * t[1][c] + shares[2] * t[2][c] + shares[3] * t[3][c];
     }
   }
 };
 
+template <int CHANNELS>
 struct SampleBackwardToTexels {
   TextureLookup in;
   const real* g_values;
 
   D3D_FN void operator()(int64_t i, real* g_texels) const {
-    int channels = in.pyramid.channels, level[2];
+    const int channels = CHANNELS ? CHANNELS : in.pyramid.channels;
+    int level[2];
     const real* g = g_values + i * channels;
     bool any = false;  // most pixels of a picture see no surface
     for (int c = 0; c < channels; c++) any = any || g[c] != 0;
@@ -162,13 +174,15 @@ struct SampleBackwardToTexels {
   }
 };
 
+template <int CHANNELS>
 struct SampleBackwardToPlaces {
   TextureLookup in;
   const real* g_values;
   real* g_places;
 
   D3D_FN void operator()(int64_t i) const {
-    int channels = in.pyramid.channels, level[2];
+    const int channels = CHANNELS ? CHANNELS : in.pyramid.channels;
+    int level[2];
     const real *g = g_values + i * channels, *place = in.places + i * in.dimensions();
     real part, across = 0, along = 0;  // by s and t, or u and v
     const bool cube = in.pyramid.wrap == WRAP_CUBE;
@@ -203,7 +217,9 @@ struct SampleBackwardToPlaces {
 D3D_API int d3d_mesh_texture(void* stream, int64_t pixels, int32_t levels, int32_t channels, int32_t wrap,
                              const int32_t* sizes, const real* texels, const real* places, const real* mips, real* values) {
   TextureLookup in{Pyramid(levels, channels, wrap, sizes), texels, places, mips};
-  return for_each(stream, pixels, 2048, SampleTexture{in, values});
+  return for_channels(channels, [&](auto fixed) {
+    return for_each(stream, pixels, 2048, SampleTexture<decltype(fixed)::number>{in, values});
+  });
 }
 
 // `numbers` are those of all texels; either result may be null; `g_texels` comes in zeroed.
@@ -211,9 +227,10 @@ D3D_API int d3d_mesh_texture_backward(void* stream, int64_t pixels, int32_t leve
                                       const int32_t* sizes, const real* texels, const real* places, const real* mips,
                                       const real* g_values, int64_t numbers, real* g_texels, real* g_places) {
   TextureLookup in{Pyramid(levels, channels, wrap, sizes), texels, places, mips};
-  if (g_places) {
-    int failed = for_each(stream, pixels, 2048, SampleBackwardToPlaces{in, g_values, g_places});
-    if (failed) return failed;
-  }
-  return g_texels ? scatter(stream, 1, pixels, numbers, g_texels, SampleBackwardToTexels{in, g_values}) : 0;
+  return for_channels(channels, [&](auto fixed) {
+    const int known = decltype(fixed)::number;
+    int failed = g_places ? for_each(stream, pixels, 2048, SampleBackwardToPlaces<known>{in, g_values, g_places}) : 0;
+    if (failed || !g_texels) return failed;
+    return scatter(stream, 1, pixels, numbers, g_texels, SampleBackwardToTexels<known>{in, g_values});
+  });
 }
