@@ -85,6 +85,7 @@ _TABLE = """
 2006.11239 | Ho, Jonathan and others | Denoising Diffusion Probabilistic Models
 2007.10740 | Ren, Jiawei and others | Balanced Meta-Softmax for Long-Tailed Visual Recognition
 2010.02502 | Song, Jiaming and others | Denoising Diffusion Implicit Models
+2011.03277 | Laine, Samuli and others | Modular Primitives for High-Performance Differentiable Rendering
 2102.09672 | Nichol, Alex and Dhariwal, Prafulla | Improved Denoising Diffusion Probabilistic Models
 2103.00020 | Radford, Alec and others | Learning Transferable Visual Models From Natural Language Supervision
 2106.09685 | Hu, Edward J. and others | LoRA: Low-Rank Adaptation of Large Language Models
