@@ -10,6 +10,8 @@ from dream3d.guidance.time import Ramp
 from dream3d.regularizers import Opaque, Orientation, Regularizer, Smooth, Sparsity
 from dream3d.types import Render
 
+CHANNELS = {"albedo": 0.5 * torch.rand(1, 4, 4, 3), "metallic": torch.full((1, 4, 4, 1), 0.25)}
+
 
 def picture(alpha, depth=None, normal=None, aux=None):
     alpha = torch.full((1, 4, 4, 1), alpha)
@@ -37,7 +39,7 @@ def test_missing_channels_are_named():
 @pytest.mark.parametrize("family", Regularizer.__subclasses__())
 def test_weights_follow_their_ramp(family):
     toward = torch.tensor([0.0, 0, 1]).expand(1, 4, 4, 3)
-    render = picture(0.5, depth=torch.rand(1, 4, 4, 1), normal=toward, aux={"view": toward})
+    render = picture(0.5, depth=torch.rand(1, 4, 4, 1), normal=toward, aux={"view": toward, **CHANNELS})
     regularizer = family(weight=Ramp(start=0.0, end=2.0, steps=10))
     assert regularizer(None, render, 0).item() == 0
     assert regularizer(None, render, 20).item() == pytest.approx(2 * regularizer.loss(None, render).item())
