@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -18,16 +19,10 @@ from torch.nn import functional
 
 from dream3d.checks import InputError, in_range
 from dream3d.lights.base import Light
-from dream3d.nn.microfacet import alpha_of, round_lobe, to_world
+from dream3d.nn.microfacet import alpha_of, round_lobe
 
 LEVELS = 11
 """Prefiltered roughnesses, 0 to 1 in equal steps."""
-
-SAMPLES = 256
-"""Light directions of a prefiltered texel."""
-
-DIFFUSE = 32
-"""Rows of the irradiance map: a cosine lobe needs no more."""
 
 
 def directions(height: int, *, like: Tensor) -> Float[Tensor, "H W 3"]:
@@ -84,7 +79,7 @@ class Environment(Light):
 
     Args:
         panorama: linear radiance.
-        glossy: mean radiance in the lobe of n = v = r for `LEVELS` roughnesses (Karis 2013, eq. 7).
+        glossy: mean radiance in the lobe of n = v = r for roughnesses from 0 to 1 (after Karis 2013, eq. 7).
         even: irradiance / pi.
         texture: see `Light`.
         rotation: from the panorama's axes to the world's, for all points or one a point.
@@ -92,7 +87,7 @@ class Environment(Light):
 
     panorama: Float[Tensor, "H W 3"]
     glossy: Float[Tensor, "D h w 3"]
-    even: Float[Tensor, "hd wd 3"]
+    even: Float[Tensor, "h w 3"]
     texture: Float[Tensor, "*N 1"]
     rotation: Float[Tensor, "*N 3 3"]
 
@@ -165,19 +160,12 @@ class Environment(Light):
         return Environment(*(getattr(self, f.name).to(like) for f in dataclasses.fields(self)))
 
 
-def prefiltered(
-    panorama: Float[Tensor, "H W 3"], *, height: int = 64, samples: int = SAMPLES, levels: int = LEVELS
-) -> Environment:
-    """Convolve a panorama with the lobes that materials ask for.
-
-    Glossy lobes by importance sampling at fixed low-discrepancy points (Karis 2013), each looking at the mip level
-    whose texels are as large as its share of the sphere (Křivánek and Colbert 2008), so that a small sun leaves no
-    sparks. Irradiance by summing the cosine over all texels.
+def prefiltered(panorama: Float[Tensor, "H W 3"], *, height: int = 64, levels: int = LEVELS) -> Environment:
+    """Convolve a panorama with the lobes that materials ask for: exact sums over all its texels, without samples.
 
     Args:
         panorama: linear radiance, 0 or more, twice as wide as high.
-        height: rows of the prefiltered maps, a power of two; mirrors (roughness 0) show no more than that.
-        samples: light directions of a texel.
+        height: rows of the prefiltered maps; mirrors (roughness 0) show no more than that.
         levels: roughnesses from 0 to 1.
 
     Raises:
@@ -187,19 +175,12 @@ def prefiltered(
         raise InputError(f"environment: expected a panorama (H, 2 H, 3), got {tuple(panorama.shape)}.")
     in_range("environment: height", height, 8, 1024)
     in_range("environment: levels", levels, 2, 64)
-    pyramid = [_resized(panorama, height)]
-    while pyramid[-1].shape[0] > 4:
-        pyramid.append(_resized(pyramid[-1], pyramid[-1].shape[0] // 2))
-    out = directions(height, like=panorama)
-    glossy = [pyramid[0]] + [_lobe(pyramid, out, i / (levels - 1), samples) for i in range(1, levels)]
-    base = pyramid[0].reshape(-1, 3)
-    weight = solid_angles(height, like=panorama).expand(-1, 2 * height, 1).reshape(-1, 1)
-    cosine = directions(DIFFUSE, like=panorama).view(-1, 3) @ directions(height, like=panorama).view(-1, 3).t()
-    cosine = cosine.clamp_min(0)
-    even = (cosine @ (base * weight)) / (cosine @ weight)
-    eye = torch.eye(3, dtype=panorama.dtype, device=panorama.device)
+    small = _resized(panorama, height)
+    alphas = alpha_of(torch.linspace(0, 1, levels, dtype=torch.float64))
+    glossy = [small] + [_convolved(small, lambda nl, a=alpha: round_lobe(nl, a)) for alpha in alphas[1:]]
+    even = _convolved(small, lambda nl: nl.clamp_min(0))
     one = torch.ones(1, dtype=panorama.dtype, device=panorama.device)
-    return Environment(panorama, torch.stack(glossy), even.view(DIFFUSE, 2 * DIFFUSE, 3), one, eye)
+    return Environment(panorama, torch.stack(glossy), even, one, torch.eye(3).to(panorama))
 
 
 def _resized(panorama: Tensor, height: int) -> Tensor:
@@ -214,16 +195,23 @@ def _resized(panorama: Tensor, height: int) -> Tensor:
     return (total / area).permute(1, 2, 0)
 
 
-def _lobe(pyramid: list[Tensor], out: Float[Tensor, "H W 3"], roughness: float, samples: int) -> Tensor:
-    """The panorama convolved with the lobe of n = v = r."""
-    alpha = alpha_of(torch.tensor([roughness], dtype=torch.float64))
-    local, density = round_lobe(alpha, samples)
-    share = 1 / (samples * density)  # steradians of a sample
-    texel = 4 * math.pi / (pyramid[0].shape[0] * pyramid[0].shape[1])
-    level = (0.5 * torch.log2(share / texel)).round().clamp(0, len(pyramid) - 1).long()
-    total = torch.zeros_like(out)
-    for i in level.unique().tolist():
-        some = local[level == i].to(out)
-        world = to_world(some, out[:, :, None])
-        total = total + (lookup(pyramid[i][None], world) * some[:, 2:]).sum(2)
-    return total / local[:, 2].sum().to(out)
+def _convolved(panorama: Float[Tensor, "H W 3"], lobe: Callable[[Tensor], Tensor]) -> Float[Tensor, "H W 3"]:
+    """Means of the panorama under a round lobe about each texel.
+
+    From one row to another the lobe depends on the difference of columns alone: a product after a Fourier transform.
+
+    Args:
+        panorama: what is averaged.
+        lobe: weight by the cosine of the angle from the lobe's middle, not normalised.
+    """
+    height, width, _ = panorama.shape
+    like = torch.zeros((), dtype=torch.float64, device=panorama.device)
+    d = directions(height, like=like)
+    weight = lobe((d[:, 0] @ d.view(-1, 3).t()).clamp(-1, 1)).view(height, height, width)
+    weight = weight * solid_angles(height, like=like)[..., 0]
+    weight = weight / weight.sum(dim=(1, 2), keepdim=True)
+    # Even about the lobe's middle, so its transform is real.
+    spectrum = torch.fft.rfft(weight).real.permute(2, 0, 1).to(panorama)
+    light = torch.fft.rfft(panorama, dim=1).transpose(0, 1)
+    mean = torch.complex(spectrum @ light.real, spectrum @ light.imag)
+    return torch.fft.irfft(mean.transpose(0, 1), n=width, dim=1)

@@ -41,8 +41,9 @@ class MonteCarlo(Material):
     """The model of `PBR` with its integral over directions, and shadows where `Points.visible` casts them.
 
     A third each of the directions follow the cosine, the visible microfacets and the brightness of the light; all are
-    weighted by the mean of the three densities (Veach and Guibas 1995, balance heuristic). Directions are held fixed in the gradient, which is that of
-    the integral, not of the sampling. Points at a fixed set of low-discrepancy numbers, or jittered by a generator.
+    weighted by the mean of the three densities (Veach and Guibas 1995, balance heuristic). Directions are held fixed
+    in the gradient, which is that of the integral, not of the sampling. They come from a fixed set of low-discrepancy
+    numbers, or from one that a generator shifts for each point.
 
     Args:
         samples: directions a point, a third of each kind.

@@ -83,4 +83,3 @@ class PBR(Material):
         mean = seen.up * normal + seen.along * (nv * normal - points.view)
         mirrored = light.specular(functional.normalize(mean, dim=-1), seen.roughness)
         return part.diffuse * even, part.single * mirrored + part.multiple * even
-

@@ -109,19 +109,14 @@ def sample_half(view: Float[Tensor, "*N 3"], alpha: Tensor, u: Tensor) -> Float[
     return functional.normalize((cap + standard) * flat, dim=-1)
 
 
-def round_lobe(alpha: Tensor, samples: int) -> tuple[Float[Tensor, "S 3"], Float[Tensor, "S"]]:
-    """Light directions of the lobe of n = v = z with density D(h) / 4, those above the surface, and that density; the
-    lobe that environments are convolved with (Karis 2013) weighs them by nl.
+def round_lobe(nl: Tensor, alpha: Tensor) -> Tensor:
+    """f nl of the lobe seen head-on, n = v: what environments are convolved with, not normalised.
 
-    Args:
-        alpha: (1,), float64.
-        samples: how many are drawn.
+    With shadowing: Karis (2013) weighs D by nl alone, which is too narrow where it is rough.
     """
-    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    half = sample_half(up, alpha, hammersley(samples))
-    light = 2 * half[:, 2:] * half - up
-    keep = light[:, 2] > 0
-    return light[keep], 0.25 * distribution(half[keep, 2], alpha)
+    nh = ((1 + nl) / 2).clamp(0, 1).sqrt()
+    nl = nl.clamp_min(0)
+    return distribution(nh, alpha) * visibility(torch.ones_like(nl), nl, alpha) * nl
 
 
 ROWS, COLUMNS, SAMPLES = 48, 64, 1024
@@ -173,9 +168,11 @@ def _table() -> Float[Tensor, "5 R V"]:
 
 
 def _concentration(alpha: Tensor) -> Tensor:
-    """Length of the mean light direction of the round lobe."""
-    light, _ = round_lobe(alpha[None], SAMPLES)
-    return (light[:, 2] ** 2).sum() / light[:, 2].sum()
+    """Length of the mean light direction of the round lobe, by samples with density D / 4."""
+    half = sample_half(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), alpha.view(1), hammersley(SAMPLES))
+    nl = 2 * half[:, 2] ** 2 - 1
+    weight = round_lobe(nl, alpha) / distribution(half[:, 2], alpha)
+    return (weight * nl).sum() / weight.sum()
 
 
 def lobe(nv: Float[Tensor, "*N 1"], roughness: Float[Tensor, "*N 1"]) -> Lobe:
