@@ -211,7 +211,8 @@ def _convolved(panorama: Float[Tensor, "H W 3"], lobe: Callable[[Tensor], Tensor
     weight = weight * solid_angles(height, like=like)[..., 0]
     weight = weight / weight.sum(dim=(1, 2), keepdim=True)
     # Even about the lobe's middle, so its transform is real.
-    spectrum = torch.fft.rfft(weight).real.permute(2, 0, 1).to(panorama)
-    light = torch.fft.rfft(panorama, dim=1).transpose(0, 1)
+    spectrum = torch.fft.rfft(weight).real.permute(2, 0, 1)
+    # In double precision: the transform of a sun leaves its rounding errors in the dark.
+    light = torch.fft.rfft(panorama.double(), dim=1).transpose(0, 1)
     mean = torch.complex(spectrum @ light.real, spectrum @ light.imag)
-    return torch.fft.irfft(mean.transpose(0, 1), n=width, dim=1)
+    return torch.fft.irfft(mean.transpose(0, 1), n=width, dim=1).to(panorama)

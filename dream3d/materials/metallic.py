@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -39,6 +40,7 @@ def shares(
 ) -> Shares:
     """Metallic-roughness with energy compensation (Fdez-Agüera 2019, JCGT 8(1), listing 3).
 
+    A blend of a metal and of a dielectric, each in balance by itself (glTF 2.0, appendix B, mixes them alike).
     The split sum alone (Karis 2013) loses up to two thirds of the light on rough metal and makes some on dielectrics,
     since its diffuse part does not know what the specular one took.
 
@@ -47,9 +49,16 @@ def shares(
         lobe: of the roughness, under the view.
         metallic: [0, 1].
     """
-    f0 = DIELECTRIC * (1 - metallic) + metallic * base
+    single, multiple = _bounced(base, lobe)
+    below, scattered = _bounced(torch.full_like(base, DIELECTRIC), lobe)
+    f0 = torch.lerp(torch.full_like(base, DIELECTRIC), base, metallic)
+    diffuse = (1 - metallic) * base * (1 - below - scattered)
+    return Shares(f0, torch.lerp(below, single, metallic), torch.lerp(scattered, multiple, metallic), diffuse)
+
+
+def _bounced(f0: Tensor, lobe: Lobe) -> tuple[Tensor, Tensor]:
+    """Shares that come back after one bounce and after several."""
     single = f0 * lobe.a + lobe.b
     lost = 1 - lobe.a - lobe.b
     mean = f0 + (1 - f0) * FRESNEL_MEAN
-    multiple = single * mean * lost / (1 - mean * lost)
-    return Shares(f0, single, multiple, (1 - metallic) * base * (1 - single - multiple))
+    return single, single * mean * lost / (1 - mean * lost)
