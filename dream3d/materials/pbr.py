@@ -17,15 +17,16 @@ from dream3d.materials.base import Channel, Material, Points, in_unit
 from dream3d.materials.metallic import shares
 from dream3d.materials.normals import facing
 from dream3d.nn.color import Tone, display, to_linear
-from dream3d.nn.microfacet import lobe
+from dream3d.nn.microfacet import Lobe, lobe
 
 
 @final
 class PBR(Material):
     """Metallic-roughness (glTF 2.0) by the split sum (Karis 2013), as Fantasia3D (arXiv:2303.13873, eq. 6-8) uses it.
 
-    Noise-free and cheap: two lookups a point. The prefiltered light is looked up not along the mirrored view but in the
-    mean direction of the true lobe, at the roughness whose round lobe is as wide: the first moments agree.
+    Noise-free and cheap: two lookups a point. The prefiltered light is looked up not along the mirrored view but near
+    the mean direction of the true lobe, at the roughness whose round lobe is as wide. Exact where n = v; at the rim
+    lobes are not round. It knows no shadows: `MonteCarlo` is the reference.
 
     Args:
         roughness: range; (0.08, 0.9) is Fantasia3D's.
@@ -80,6 +81,17 @@ class PBR(Material):
         seen = lobe(nv, roughness)
         part = shares(base, seen, metallic)
         even = light.diffuse(points.position, normal)
-        mean = seen.up * normal + seen.along * (nv * normal - points.view)
-        mirrored = light.specular(functional.normalize(mean, dim=-1), seen.roughness)
+        mirrored = light.specular(_main(normal, points.view, nv, roughness, seen), seen.roughness)
         return part.diffuse * even, part.single * mirrored + part.multiple * even
+
+
+LEAN = 1.6
+"""How far half-rough lobes are taken to lean from their mean to the mirrored view: they are skewed, with the peak there
+and a tail towards the normal. Fitted on a studio and a sky, where it takes a quarter off the error."""
+
+
+def _main(normal: Tensor, view: Tensor, nv: Tensor, roughness: Tensor, seen: Lobe) -> Tensor:
+    """Direction of the round lobe that stands for the true one."""
+    sideways = nv * normal - view
+    mean = functional.normalize(seen.up * normal + seen.along * sideways, dim=-1)
+    return functional.normalize(torch.lerp(mean, nv * normal + sideways, LEAN * roughness * (1 - roughness)), dim=-1)
