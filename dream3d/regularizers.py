@@ -144,7 +144,7 @@ class PlausibleAlbedo(Regularizer):
     def loss(self, representation: Representation, render: Render) -> Tensor:
         albedo, alpha = _straight("PlausibleAlbedo", render, "albedo")
         excess = (albedo - self.high).clamp_min(0) ** 2 + (self.low - albedo).clamp_min(0) ** 2
-        return (alpha * excess).sum() / alpha.sum().clamp_min(1.0)
+        return (alpha * excess.mean(-1, keepdim=True)).sum() / alpha.sum().clamp_min(1.0)
 
 
 def _straight(who: str, render: Render, name: str) -> tuple[Tensor, Tensor]:

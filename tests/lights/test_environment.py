@@ -139,7 +139,7 @@ def test_the_sun_stands_where_it_is_asked_to():
     assert Studio().radiance().max() > 5 and Even().radiance().unique().tolist() == [1.0]
 
 
-def test_a_file_is_a_panorama(tmp_path):
+def test_a_file_is_a_panorama(tmp_path, as_users_run):
     write_hdr(tmp_path / "a.hdr", Studio(height=16).radiance())
     seen = HDRFile(path=str(tmp_path / "a.hdr"), strength=2.0).radiance()
     torch.testing.assert_close(seen, 2 * Studio(height=16).radiance(), rtol=0.01, atol=0.02)

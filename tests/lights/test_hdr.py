@@ -84,7 +84,7 @@ def test_cut_and_flipped_files_never_crash():
             assert "\n" not in str(error)
 
 
-def test_what_cannot_be_read_or_written(tmp_path):
+def test_what_cannot_be_read_or_written(tmp_path, as_users_run):
     with pytest.raises(InputError, match="cannot be read"):
         read_hdr(tmp_path / "none.hdr")
     for bad in (torch.full((2, 2, 3), -1.0), torch.full((2, 2, 3), torch.nan), torch.ones(2, 2)):

@@ -77,7 +77,7 @@ def test_surroundings_turn_and_change():
     torch.testing.assert_close(seen, seen[:1].expand_as(seen), rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_refused():
+def test_what_is_refused(as_users_run):
     with pytest.raises(InputError, match="at least one map"):
         Surroundings(maps={})
     with pytest.raises(InputError, match="turn"):
