@@ -14,7 +14,7 @@ SEAM = 0.04045
 """Code below which sRGB is a straight line. Both directions part here, so that one exactly undoes the other."""
 
 
-def to_linear(code: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 3"]:
+def to_linear(code: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
     """sRGB codes to linear light (IEC 61966-2-1); 0 and 1 stay, values above 1 go on along the same power."""
     low = code <= SEAM
     # The unused branch must have a finite slope too: 0 times infinity is NaN.
@@ -22,7 +22,7 @@ def to_linear(code: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 3"]:
     return torch.where(low, code / 12.92, power)
 
 
-def to_srgb(linear: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 3"]:
+def to_srgb(linear: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
     """Linear light to sRGB codes (IEC 61966-2-1), the inverse of `to_linear`."""
     low = linear <= SEAM / 12.92
     power = 1.055 * torch.where(low, torch.ones_like(linear), linear) ** (1 / 2.4) - 0.055

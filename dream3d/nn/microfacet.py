@@ -90,15 +90,15 @@ def sample_cosine(u: Float[Tensor, "*N 2"]) -> Float[Tensor, "*N 3"]:
     return torch.stack([radius * phi.cos(), radius * phi.sin(), (1 - u[..., 1]).clamp_min(0).sqrt()], dim=-1)
 
 
-def sample_half(view: Float[Tensor, "*N 3"], alpha: Tensor, u: Tensor) -> Float[Tensor, "*N 3"]:
+def sample_half(view: Float[Tensor, "*V 3"], alpha: Float[Tensor, "*A 1"], u: Float[Tensor, "*U 2"]) -> Tensor:
     """Half vectors of the visible normals in the local frame (Dupuy and Benyoub, arXiv:2306.05044, listing 3).
 
     The light reflected about them has density `masking(nv) * distribution(nh) / (4 nv)`.
 
     Args:
-        view: unit, local, z above 0.
-        alpha: (*N, 1), broadcasts.
-        u: (*N, 2) in (0, 1), broadcasts.
+        view: unit, local, z above 0. All leading shapes broadcast.
+        alpha: width of the lobe.
+        u: in (0, 1).
     """
     flat = torch.cat([alpha, alpha, torch.ones_like(alpha)], dim=-1)
     standard = functional.normalize(view * flat, dim=-1)
