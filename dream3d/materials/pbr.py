@@ -87,7 +87,7 @@ class PBR(Material):
 
 LEAN = 1.6
 """How far half-rough lobes are taken to lean from their mean to the mirrored view: they are skewed, with the peak there
-and a tail towards the normal. Fitted on a studio and a sky, where it takes a quarter off the error."""
+and a tail towards the normal. Fitted on a studio and a sky, where it takes 27 % and 13 % off the error."""
 
 
 def _main(normal: Tensor, view: Tensor, nv: Tensor, roughness: Tensor, seen: Lobe) -> Tensor:
