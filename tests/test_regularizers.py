@@ -7,8 +7,19 @@ import torch
 
 from dream3d.checks import InputError
 from dream3d.guidance.time import Ramp
-from dream3d.regularizers import Opaque, Orientation, Regularizer, Smooth, Sparsity
+from dream3d.regularizers import (
+    MaterialEntropy,
+    Opaque,
+    Orientation,
+    PlausibleAlbedo,
+    Regularizer,
+    Smooth,
+    SmoothAlbedo,
+    Sparsity,
+)
 from dream3d.types import Render
+
+CHANNELS = {"albedo": 0.5 * torch.rand(1, 4, 4, 3), "metallic": torch.full((1, 4, 4, 1), 0.25)}
 
 
 def picture(alpha, depth=None, normal=None, aux=None):
@@ -27,7 +38,23 @@ def test_closed_forms():
     assert Smooth().loss(None, picture(1.0, depth=ramp)).item() == pytest.approx(1.0)
 
 
+def test_closed_forms_of_materials():
+    """Channels are premultiplied: opacity weighs, but does not change, what a place is made of."""
+    ramp = torch.linspace(0, 0.9, 4).view(1, 1, 4, 1).expand(1, 4, 4, 3)
+    assert SmoothAlbedo().loss(None, picture(0.5, aux={"albedo": 0.5 * ramp})).item() == pytest.approx(0.15)
+    assert SmoothAlbedo().loss(None, picture(0.0, aux={"albedo": 0.0 * ramp})).item() == 0
+    half = torch.full((1, 4, 4, 1), 0.25)
+    assert MaterialEntropy().loss(None, picture(0.5, aux={"metallic": half})).item() == pytest.approx(math.log(2))
+    assert MaterialEntropy().loss(None, picture(1.0, aux={"metallic": 0 * half})).item() < 0.01
+    limits = PlausibleAlbedo(low=0.1, high=0.7)
+    assert limits.loss(None, picture(1.0, aux={"albedo": torch.full((1, 4, 4, 3), 0.5)})).item() == 0
+    assert limits.loss(None, picture(1.0, aux={"albedo": torch.ones(1, 4, 4, 3)})).item() == pytest.approx(0.09)
+    assert limits.loss(None, picture(1.0, aux={"albedo": torch.zeros(1, 4, 4, 3)})).item() == pytest.approx(0.01)
+
+
 def test_missing_channels_are_named():
+    with pytest.raises(InputError, match="'albedo'"):
+        SmoothAlbedo().loss(None, picture(1.0))
     with pytest.raises(InputError, match="normals"):
         Orientation().loss(None, picture(1.0))
     with pytest.raises(InputError, match="depth"):
@@ -37,7 +64,7 @@ def test_missing_channels_are_named():
 @pytest.mark.parametrize("family", Regularizer.__subclasses__())
 def test_weights_follow_their_ramp(family):
     toward = torch.tensor([0.0, 0, 1]).expand(1, 4, 4, 3)
-    render = picture(0.5, depth=torch.rand(1, 4, 4, 1), normal=toward, aux={"view": toward})
+    render = picture(0.5, depth=torch.rand(1, 4, 4, 1), normal=toward, aux={"view": toward, **CHANNELS})
     regularizer = family(weight=Ramp(start=0.0, end=2.0, steps=10))
     assert regularizer(None, render, 0).item() == 0
     assert regularizer(None, render, 20).item() == pytest.approx(2 * regularizer.loss(None, render).item())
