@@ -27,6 +27,8 @@ FAMILIES = (
     "dream3d.representations",
     "dream3d.renderers",
     "dream3d.densify",
+    "dream3d.materials",
+    "dream3d.lights",
     "dream3d.priors",
     "dream3d.guidance",
     "dream3d.regularizers",

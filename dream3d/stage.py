@@ -222,6 +222,7 @@ class StageModule(pl.LightningModule):
         cameras = stage.cameras(stage.batch, views, step, generator).to(self.device)
         background = stage.background(stage.batch, views, generator).to(self.device)
         self.representation.before_step(step)
+        stage.renderer.before_step(step, views)
         render = stage.renderer(self.representation, cameras, generator=generator, normals=self._normals)
         images = render.over(background)
         z = self.prior.encode(images)

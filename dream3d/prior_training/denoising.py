@@ -36,6 +36,10 @@ class Denoising(Task):
         encode: pictures in [0, 1] to latents; None for members of pictures.
     """
 
+    # Text, camera and their products enter here. What a turn by half changes (a sofa's back has its front's outline)
+    # is a small part of the loss, so that this layer lags behind the rest.
+    swift = ("class_embedding.",)
+
     def __init__(
         self,
         member: Member,

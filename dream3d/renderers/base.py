@@ -37,6 +37,10 @@ class Renderer(ABC):
             InputError: the representation is of a kind this renderer does not draw.
         """
 
+    def before_step(self, step: int, views: int) -> None:
+        """Called before each training step: lights and shading that change over time, one choice a group of `views`
+        consecutive cameras."""
+
 
 def particle_of(count: int, batch: int, generator: torch.Generator) -> Int[Tensor, "B"]:
     """Which of `count` particles each row of a training batch shows: equal shares of consecutive rows, so that the
