@@ -8,25 +8,24 @@ import io
 import json
 import math
 import os
-import random
 import resource
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 
 from dream3d.cameras import turntable
 from dream3d.checkpoints import thin, write
 from dream3d.checks import RunError
+from dream3d.fitting import seed_all
 from dream3d.media import row, write_picture
 from dream3d.runs import RunFolder, write_atomically
-from dream3d.stage import StageModule, seed_of
+from dream3d.stage import StageModule
 
 PLAIN_EVERY = 30.0
 """Seconds between lines where there is no terminal."""
@@ -308,26 +307,6 @@ class Seeds(pl.Callback):
         seed_all(module.seed, module.number, int(batch))
 
 
-def seed_all(*numbers: int) -> None:
-    """Seed the global generators; not with what a step's own generator has, or both would draw the same."""
-    seed = seed_of(*numbers, 1)
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
-
-
-@contextlib.contextmanager
-def own_generators() -> Iterator[None]:
-    """The global generators (CPU) are afterwards as they were, whoever seeded them within."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-
-
 @final
 class TimeLimit(pl.Callback):
     """Ends the training at a moment of `time.monotonic()`; None is never.
@@ -382,17 +361,3 @@ class Interrupt(pl.Callback):
         for each, handler in self._before.items():
             signal.signal(each, handler)
         self._before = {}
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM, which clusters send before they kill, is a Ctrl-C."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import re
 import shlex
-import signal
 import sys
-import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -30,24 +26,21 @@ from dream3d.callbacks import (
     Seeds,
     TimeLimit,
     memory_gb,
-    own_generators,
     rewind,
-    seed_all,
-    terminable,
 )
-from dream3d.cameras import turntable
 from dream3d.checkpoints import newest, number_of, stored
-from dream3d.checks import Dream3DError, InputError, MissingError, RunFolderError, in_range
+from dream3d.checks import Dream3DError, InputError, RunFolderError, in_range
 from dream3d.export import Export
+from dream3d.final import around, final_pictures
+from dream3d.fitting import device_named, own_generators, seed_all, terminable
+from dream3d.fitting import fit as fit
 from dream3d.guards import Collapse, in_words, memory_line
 from dream3d.kernels.ops import backend
-from dream3d.media import read_pictures, row, to_bytes, write_film, write_picture
 from dream3d.prompts import Prompt
 from dream3d.representations.base import Representation
 from dream3d.runs import RunFolder, write_atomically
 from dream3d.stage import Stage, StageModule, seed_of
 
-VIEW_NAMES = ("front", "left", "back", "right")
 LOG = logging.getLogger(__name__)
 
 
@@ -107,7 +100,7 @@ class Pipeline:
         self.stages = dict(stages)
         self.export = export
         self.seed = seed
-        self.device = _device(device)
+        self.device = device_named(device)
         self.out = Path(out)
         self.tag = tag
         self.preview_every = preview_every
@@ -339,27 +332,14 @@ class Pipeline:
             return f"no asset yet: {str(error).rstrip('.')}"
         return f"the asset so far is in {run.export}" if self.export else f"pictures are in {run.final}"
 
-    @torch.no_grad()
     def _pictures(self, run: RunFolder, representation: Representation) -> None:
         """Four views, the turntable, and the film of the previews."""
         self.say("drawing the four sides and the turntable")
-        white = torch.ones(3, device=self.device)
 
         def draw(views: int) -> Iterator[torch.Tensor]:
-            cameras = turntable(views, self.picture_size).to(self.device)
-            for i in range(views):
-                yield self.renderer(representation, cameras[i]).over(white)
+            return around(self.renderer, representation, views, self.picture_size, self.device)
 
-        four = torch.cat(list(draw(4)))
-        write_picture(run.final / "views.png", row(four))
-        for name, pixels in zip(VIEW_NAMES, to_bytes(four), strict=True):
-            write_picture(run.final / f"{name}.png", pixels)
-        if self.turntable_views:
-            frames = [to_bytes(image)[0] for image in draw(self.turntable_views)]
-            write_film(run.final / "turntable.mp4", frames, fps=18)
-        previews = sorted(run.progress.glob("step*.jpg"))
-        if previews:
-            write_film(run.progress.parent / "progress.mp4", read_pictures(previews), fps=8)
+        final_pictures(run, draw, self.turntable_views)
 
     def _asset(self, run: RunFolder, representation: Representation) -> None:
         if self.export is None:
@@ -421,73 +401,6 @@ class Pipeline:
             steps={name: stage.steps for name, stage in self.stages.items()},
         )
         return float(before.get("seconds", 0.0))
-
-
-def _device(name: str) -> torch.device:
-    """The device that is meant.
-
-    Raises:
-        InputError: no such name.
-        MissingError: CUDA is not there.
-    """
-    there = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if there else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise InputError(f"device: '{name}' is not one of auto, cpu, cuda, cuda:INDEX.")
-    # torch keeps an index in eight bits: cuda:256 would be cuda:0.
-    if name != "cpu" and int(name.partition(":")[2] or 0) >= (torch.cuda.device_count() if there else 0):
-        raise MissingError(f"device: torch {torch.__version__} finds no {name}. Use cpu; details: dream3d doctor")
-    return torch.device(name)
-
-
-def fit(module: StageModule, device: torch.device, callbacks: list[pl.Callback]) -> None:
-    """Train to the stage's last step with Lightning, without its own talk."""
-    with _quiet_lightning(), _interrupts():
-        trainer = pl.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            max_epochs=1,
-            logger=False,
-            enable_progress_bar=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            callbacks=callbacks,
-        )
-        trainer.fit(module)
-
-
-@contextmanager
-def _interrupts() -> Iterator[None]:
-    """Lightning turns a KeyboardInterrupt into `sys.exit(1)` and leaves Ctrl-C ignored; undo both."""
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__ from None
-        raise
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            # Its advice (data loader workers, missing loggers) is for those who write a training loop.
-            warnings.filterwarnings("ignore", module=r"pytorch_lightning.*|lightning.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _minutes(seconds: float) -> str:

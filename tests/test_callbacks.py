@@ -26,12 +26,11 @@ from dream3d.callbacks import (
     Previews,
     Seeds,
     TimeLimit,
-    own_generators,
     rewind,
-    terminable,
 )
 from dream3d.cameras import OrbitCameras
 from dream3d.checks import RunError
+from dream3d.fitting import own_generators, terminable
 from dream3d.guidance import CFG, SDS
 from dream3d.media import read_pictures
 from dream3d.pipeline import fit
@@ -212,7 +211,7 @@ class PressAt(pl.Callback):
         self.steps = steps
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, *_: Any) -> None:
-        for _ in range(self.steps.count(int(batch))):
+        for _press in range(self.steps.count(int(batch))):
             os.kill(os.getpid(), signal.SIGINT)
 
 
