@@ -91,7 +91,7 @@ def killed(way: str, out: Path, seconds: float, draw: random.Random) -> str:
             f"{'after' if after else 'before'} {at}.",
         )
     else:
-        at = draw.randrange(1, 120)
+        at = draw.randrange(1, 600)
         sink = dream3d.checkpoints._Sink
         pid, what = forked(lambda: dying(out, sink, "write", at)), f"at its piece {at}"
     assert ended(pid) in (-signal.SIGKILL, 0)  # 0: it was done before that
