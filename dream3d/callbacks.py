@@ -1,7 +1,8 @@
-"""What happens between steps: the live line, preview pictures, metrics, checkpoints, stopping on Ctrl-C."""
+"""What happens between steps: the live line, pictures, metrics, checkpoints, stopping on Ctrl-C or after a time."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -11,6 +12,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -18,15 +20,18 @@ import pytorch_lightning as pl
 import torch
 
 from dream3d.cameras import turntable
+from dream3d.checkpoints import thin, write
+from dream3d.checks import RunError
+from dream3d.fitting import seed_all
 from dream3d.media import row, write_picture
 from dream3d.runs import RunFolder, write_atomically
 from dream3d.stage import StageModule
 
 PLAIN_EVERY = 30.0
 """Seconds between lines where there is no terminal."""
-KEEP = 2
-"""Checkpoints that are kept beside those at stage ends."""
 METRICS_EVERY = 10
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""What asks a run to stop."""
 
 
 def memory_gb(device: torch.device) -> float:
@@ -205,62 +210,125 @@ class Metrics(pl.Callback):
             csv.DictWriter(file, self._columns).writerow(row)
 
 
+def rewind(run: RunFolder, steps: Mapping[str, int]) -> None:
+    """Take back from metrics.jsonl and metrics.csv what a resumed run will report again, and half a last line.
+
+    Args:
+        run: whose folder.
+        steps: of each stage, how many are done.
+    """
+    path = run.path / "metrics.jsonl"
+    if not path.exists():
+        return
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            row = json.loads(line)
+            if row["step"] <= steps.get(row["stage"], 0):
+                rows.append(row)
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+    text = io.StringIO(newline="")
+    if rows:
+        writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    write_atomically(run.path / "metrics.csv", text.getvalue())
+
+
 @final
 class Checkpoints(pl.Callback):
-    """Saves what continuing needs, atomically; `last.ckpt` points to the newest, the last few are kept.
+    """Saves what continuing needs; `last.ckpt` points to the newest, the last few and all stage ends are kept.
 
     Args:
         folder: where they go.
         every: steps between them.
-        stage: name and index of the stage, stored along.
+        stage: name of the stage, stored along.
         offset: steps of the stages before, for the file's name.
+        ends: steps after which a stage ends, counted like the file's name.
     """
 
-    def __init__(self, folder: Path, *, every: int, stage: str, offset: int = 0) -> None:
+    def __init__(self, folder: Path, *, every: int, stage: str, offset: int = 0, ends: Collection[int] = ()) -> None:
         self.folder = folder
         self.every = every
         self.stage = stage
         self.offset = offset
-        self._written: list[Path] = []
+        self.ends = ends
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(module, StageModule)
-        if module.step_index % self.every == 0 and module.step_index != module.stage.steps:
+        if module.step_index % self.every == 0 or module.step_index == module.stage.steps:
+            self.require_finite(module)
             self.save(module)
 
-    def save(self, module: StageModule, *, keep: bool = False) -> Path | None:
-        """Write a checkpoint now; `keep` protects it from being thinned out.
+    def save(self, module: StageModule) -> Path | None:
+        """Write a checkpoint now.
 
-        None, and nothing is written, where a parameter is not finite: the last good checkpoint stays the last one.
+        None, and nothing is written, where a parameter is not finite, or in the middle of a step, from where continuing
+        would not lead to the same end: the last good checkpoint stays the last one.
         """
-        if not module.is_finite():
+        if not module.settled or not module.is_finite():
             return None
         path = self.folder / f"step{self.offset + module.step_index:06d}.ckpt"
-        temporary = path.with_suffix(".tmp")
-        torch.save({"stage": self.stage, **module.checkpoint()}, temporary)
-        os.replace(temporary, path)
+        write(path, {"stage": self.stage, **module.checkpoint()})
         link = self.folder / ".last.tmp"
-        link.unlink(missing_ok=True)
-        link.symlink_to(path.name)
-        os.replace(link, self.folder / "last.ckpt")
-        if not keep:
-            self._written.append(path)
-        self.thin(KEEP)
+        # Without symbolic links (some file systems) only the shorthand is lost.
+        with contextlib.suppress(OSError):
+            link.unlink(missing_ok=True)
+            link.symlink_to(path.name)
+            os.replace(link, self.folder / "last.ckpt")
+        thin(self.folder, self.ends)
         return path
 
-    def thin(self, keep: int) -> None:
-        """Remove all but the newest `keep` of those that are not protected."""
-        old = self._written[: len(self._written) - keep]
-        for path in old:
-            path.unlink(missing_ok=True)
-        self._written = self._written[len(old) :]
+    def require_finite(self, module: StageModule) -> None:
+        """Stop a run whose parameters are beyond saving.
+
+        Raises:
+            RunError: which they are.
+        """
+        if module.is_finite():
+            return
+        trained = [*module.representation.named_parameters(), *module.objective.named_parameters()]
+        bad = ", ".join(name for name, p in trained if not bool(p.detach().isfinite().all()))
+        raise RunError(
+            f"{bad} is not finite after step {module.step_index}. The last good checkpoint is kept; "
+            "lower the learning rate or the guidance scale."
+        )
+
+
+@final
+class Seeds(pl.Callback):
+    """Makes the global generators (torch, numpy, Python) a function of (seed, stage, step) as well, for those parts of
+    a step that draw from them; so no checkpoint need hold their state."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        assert isinstance(module, StageModule)
+        seed_all(module.seed, module.number, int(batch))
+
+
+@final
+class TimeLimit(pl.Callback):
+    """Ends the training at a moment of `time.monotonic()`; None is never.
+
+    Attributes:
+        asked: whether it did.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        self.deadline = deadline
+        self.asked = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self.asked = trainer.should_stop = True
 
 
 @final
 class Interrupt(pl.Callback):
-    """Ctrl-C once ends the training after the step in hand; twice stops at once.
+    """Ctrl-C or SIGTERM once ends the training after the step in hand; twice stops at once.
 
     Attributes:
         asked: whether the first one came.
@@ -268,20 +336,20 @@ class Interrupt(pl.Callback):
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         def first(number: int, frame: Any) -> None:
             self.asked = True
             trainer.should_stop = True
             sys.stderr.write("\nstopping after this step; Ctrl-C again stops at once\n")
-            signal.signal(signal.SIGINT, self._before or signal.default_int_handler)
+            for each in SIGNALS:
+                signal.signal(each, signal.default_int_handler)
 
         # Only the main thread may set handlers; elsewhere Ctrl-C is the caller's business.
-        try:
-            self._before = signal.signal(signal.SIGINT, first)
-        except ValueError:
-            self._before = None
+        with contextlib.suppress(ValueError):
+            for each in SIGNALS:
+                self._before[each] = signal.signal(each, first)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._give_back()
@@ -290,6 +358,6 @@ class Interrupt(pl.Callback):
         self._give_back()
 
     def _give_back(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+        self._before = {}

@@ -21,6 +21,7 @@ from dream3d.kernels.environment import set_thread_policy
 
 COMMANDS = {
     "generate": "turn a prompt into a 3D asset",
+    "resume": "go on with a run that was stopped or killed",
     "export": "write the asset of a finished run again, with other settings",
     "render": "draw pictures or a turntable of a run",
     "evaluate": "judge assets: R@1, similarity, Janus rate",
@@ -47,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(words)
     except SystemExit as stop:  # argparse after --help
         return int(stop.code or 0)
-    except KeyboardInterrupt:
-        return _fail("interrupted.", INTERRUPTED, False)
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "interrupted.", INTERRUPTED, False)
     except BrokenPipeError:
         # The reader (head, say) went away; nobody is left to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

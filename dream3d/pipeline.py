@@ -5,15 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import re
 import shlex
-import signal
 import sys
-import threading
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -21,18 +17,31 @@ import pytorch_lightning as pl
 import torch
 
 from dream3d import __version__
-from dream3d.callbacks import Checkpoints, Interrupt, LiveLine, Metrics, Previews, memory_gb
-from dream3d.cameras import turntable
-from dream3d.checks import Dream3DError, InputError, MissingError, RunError, RunFolderError, in_range
+from dream3d.callbacks import (
+    Checkpoints,
+    Interrupt,
+    LiveLine,
+    Metrics,
+    Previews,
+    Seeds,
+    TimeLimit,
+    memory_gb,
+    rewind,
+)
+from dream3d.checkpoints import newest, number_of, stored
+from dream3d.checks import Dream3DError, InputError, RunFolderError, in_range
 from dream3d.export import Export
+from dream3d.final import around, final_pictures
+from dream3d.fitting import device_named, own_generators, seed_all, terminable
+from dream3d.fitting import fit as fit
+from dream3d.guards import Collapse, in_words, memory_line
 from dream3d.kernels.ops import backend
-from dream3d.media import read_pictures, row, to_bytes, write_film, write_picture
 from dream3d.prompts import Prompt
 from dream3d.representations.base import Representation
 from dream3d.runs import RunFolder, write_atomically
 from dream3d.stage import Stage, StageModule, seed_of
 
-VIEW_NAMES = ("front", "left", "back", "right")
+LOG = logging.getLogger(__name__)
 
 
 class Interrupted(Dream3DError):
@@ -58,6 +67,7 @@ class Pipeline:
         checkpoint_every: steps between checkpoints.
         turntable_views: pictures of the final film; 0 for none.
         picture_size: pixels on a side of the final pictures.
+        max_minutes: of optimisation in one go, after which what there is is exported; None for no limit.
         quiet: print only warnings and errors.
     """
 
@@ -76,6 +86,7 @@ class Pipeline:
         checkpoint_every: int = 500,
         turntable_views: int = 36,
         picture_size: int = 256,
+        max_minutes: float | None = None,
         quiet: bool = False,
     ) -> None:
         if not stages:
@@ -83,18 +94,25 @@ class Pipeline:
         in_range("seed", seed, 0, 2**63 - 1)
         in_range("checkpoint_every", checkpoint_every, 1)
         in_range("picture_size", picture_size, 16, 4096)
+        if max_minutes is not None:
+            in_range("max_minutes", max_minutes, 0)
         self.prompt = Prompt(prompt, negative)
         self.stages = dict(stages)
         self.export = export
         self.seed = seed
-        self.device = _device(device)
+        self.device = device_named(device)
         self.out = Path(out)
         self.tag = tag
         self.preview_every = preview_every
         self.checkpoint_every = checkpoint_every
         self.turntable_views = turntable_views
         self.picture_size = picture_size
+        self.max_minutes = max_minutes
         self.quiet = quiet
+        self._deadline: float | None = None
+        self.renderer = list(self.stages.values())[-1].renderer
+        """What draws the representation in hand: that of its stage, which need not be the last."""
+        self._at: tuple[str, Stage] | None = None  # the stage that is being trained
         self.resolved = ""
         """The configuration as YAML, written into the run folder; `config.load` fills it in."""
 
@@ -107,49 +125,120 @@ class Pipeline:
         Raises:
             Dream3DError: with the reason also in run.json.
         """
-        for stage in self.stages.values():
-            stage.prior.load()  # a missing prior is said before anything is written
+        self._load(list(self.stages))  # a missing prior is said before anything is written
         run = RunFolder.create(self.out, self.prompt.text, self.tag)
-        began = time.monotonic()
-        self._describe(run)
-        try:
-            representation = self._train(run)
-            self._pictures(run, representation)
-            self._asset(run, representation)
-        except BaseException as error:
-            told = _in_words(error)
-            interrupted = isinstance(told, (Interrupted, KeyboardInterrupt))
-            reason = str(told).partition("\n")[0] or type(told).__name__
-            run.update(status="interrupted" if interrupted else "failed", reason=reason, **self._cost(began))
-            run.log(f"stopped: {reason}")
-            if told is error:
-                raise
-            raise told from error
-        run.update(status="done", **self._cost(began))
+        with run.locked():
+            return self._go(run, None)
+
+    def resume(self, run: RunFolder, *, rewrite: bool = False) -> Path:
+        """Continue a run that was stopped, cut off or killed, at whatever moment, to the same end.
+
+        On the same machine the last checkpoint and the asset have the bytes of a run that nothing disturbed.
+
+        Args:
+            run: its folder; without a checkpoint in it, the run begins anew there.
+            rewrite: whether this pipeline's configuration replaces config.yaml.
+
+        Returns:
+            the run folder.
+
+        Raises:
+            RunFolderError: another process is at it, every checkpoint is damaged, or they do not fit the configuration.
+            Dream3DError: as `run` does.
+        """
+        with run.locked():
+            run.sweep()
+            saved = newest(run, self._warn)[1] if stored(run.ckpts) else None
+            names = list(self.stages)
+            at = self._position(saved) if saved else 0
+            over = saved is not None and at == len(names) - 1 and saved["step"] >= self.stages[names[at]].steps
+            if over and run.state().get("status") == "done":
+                self.say(f"{run.path} is done; --steps goes on for longer")
+                return run.path
+            self._load(names[at:])
+            self._take_back(run, saved)
+            if rewrite:
+                write_atomically(run.config, self.resolved)
+            return self._go(run, saved)
+
+    def _go(self, run: RunFolder, saved: Mapping[str, Any] | None) -> Path:
+        """From the beginning or from a checkpoint to the asset."""
+        began, spent = time.monotonic(), 0.0
+        self._deadline = None if self.max_minutes is None else began + 60 * self.max_minutes
+        with terminable(), own_generators():
+            try:
+                spent = self._describe(run, resumed=saved)
+                representation, stopped = self._train(run, saved)
+                if isinstance(stopped, Interrupted):
+                    so_far = self._so_far(run, representation)
+                    raise Interrupted(f"{stopped}; {so_far}. Go on with: dream3d resume {run.path}")
+                self._finish(run, representation)
+            except BaseException as error:
+                told = in_words(error, run, self._at)
+                interrupted = isinstance(told, (Interrupted, KeyboardInterrupt))
+                reason = str(told).partition("\n")[0] or type(told).__name__
+                with suppress(OSError):  # the disk may be what is wrong
+                    status = "interrupted" if interrupted else "failed"
+                    run.update(status=status, reason=reason, **self._cost(began, spent))
+                    run.log(f"stopped: {reason}")
+                if told is error:
+                    raise
+                raise told from error
+        if stopped:
+            run.update(status="stopped", reason=stopped, **self._cost(began, spent))
+            self.say(f"{stopped}; go on with: dream3d resume {run.path}")
+            return run.path
+        run.update(status="done", **self._cost(began, spent))
         self.say(f"done in {_minutes(time.monotonic() - began)}: {run.path}")
         return run.path
 
     def restore(self, run: RunFolder) -> Representation:
-        """The representation of the run's newest checkpoint.
+        """The representation of the run's newest checkpoint that is whole.
 
         Raises:
-            RunFolderError: there is none, it is damaged, or it does not fit the configuration.
+            RunFolderError: there is none, or it does not fit the configuration.
         """
-        path = run.last_checkpoint()
-        try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            others = sorted(p.name for p in run.ckpts.glob("step*.ckpt") if p != path)
-            cure = f"; {others[-1]} may be fine" if others else ""
-            raise RunFolderError(f"{path.name} is damaged (unexpected end){cure}.") from error
+        path, saved = newest(run, self._warn)
+        name = list(self.stages)[self._position(saved)]
+        self.renderer = self.stages[name].renderer
+        return self._filled(self._build(name, None), saved, path.name).to(self.device)
+
+    def _load(self, names: list[str]) -> None:
+        for name in names:
+            self.stages[name].prior.load()
+
+    def _position(self, saved: Mapping[str, Any]) -> int:
+        """Which stage a checkpoint is of, counted from 0."""
         if saved["stage"] not in self.stages:
-            raise RunFolderError(f"{path.name} is of stage '{saved['stage']}', which config.yaml does not have.")
-        representation = self._build(saved["stage"], None)
+            raise RunFolderError(f"the checkpoint is of stage '{saved['stage']}', which config.yaml does not have.")
+        return list(self.stages).index(saved["stage"])
+
+    def _filled(self, part: Any, saved: Mapping[str, Any], what: str = "the checkpoint") -> Any:
+        """A representation or a stage's module with the checkpoint's content."""
         try:
-            representation.load_state_dict(saved["representation"])
-        except RuntimeError as error:
-            raise RunFolderError(f"{path.name} does not fit config.yaml: {str(error).splitlines()[0]}") from error
-        return representation.to(self.device)
+            if isinstance(part, StageModule):
+                part.restore(saved)
+            else:
+                part.load_state_dict(saved["representation"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{what} does not fit config.yaml: {str(error).splitlines()[0]}") from error
+        return part
+
+    def _take_back(self, run: RunFolder, saved: Mapping[str, Any] | None) -> None:
+        """Whatever was written after the checkpoint will be written again; damaged checkpoints get another name."""
+        names = list(self.stages)
+        at = self._position(saved) if saved else 0
+        done = {name: self.stages[name].steps for name in names[:at]}
+        if saved:
+            done[names[at]] = saved["step"]
+        total = sum(done.values())
+        for path in stored(run.ckpts):
+            if number_of(path) > total:
+                os.replace(path, path.with_suffix(".damaged"))
+        rewind(run, done)
+
+    def _warn(self, line: str) -> None:
+        LOG.warning(line)
 
     def say(self, line: str) -> None:
         """One line for the user, unless quiet."""
@@ -163,73 +252,94 @@ class Pipeline:
             torch.manual_seed(seed_of(self.seed))
             return self.stages[name].representation(start)
 
-    def _train(self, run: RunFolder) -> Representation:
+    def _train(self, run: RunFolder, saved: Mapping[str, Any] | None) -> tuple[Representation, str | Interrupted]:
+        """The stages that are left; with why it stopped before the end of the last, or nothing."""
         representation: Representation | None = None
-        offset, forwards = 0, {}
-        for number, (name, stage) in enumerate(self.stages.items(), start=1):
-            representation = self._build(name, representation).to(self.device)
-            stage.prior.to(self.device)
-            module = StageModule(stage, self.prompt, representation, seed=self.seed, number=number)
-            checkpoints = Checkpoints(run.ckpts, every=self.checkpoint_every, stage=name, offset=offset)
-            interrupt = Interrupt()
-            title = f"stage {number}/{len(self.stages)} {name}"
-            callbacks = [
-                LiveLine(title, preview_every=self.preview_every, quiet=self.quiet),
-                Previews(run.progress, every=self.preview_every, offset=offset),
-                Metrics(run, name),
-                checkpoints,
-                interrupt,
-            ]
-            began, asked = time.monotonic(), stage.prior.asked
-            try:
-                fit(module, self.device, callbacks)
-            finally:
-                if module.step_index:
-                    checkpoints.save(module, keep=True)
-            # Lightning leaves a module on the CPU.
-            module.representation.to(self.device)
-            run.log(f"{title}: {module.step_index} steps in {time.monotonic() - began:.1f} s")
-            offset += module.step_index
-            forwards[name] = round((stage.prior.asked - asked) / max(module.step_index, 1), 2)
-            run.update(forwards_per_step=forwards)
-            if interrupt.asked:
-                raise Interrupted(f"interrupted at step {module.step_index}; {self._so_far(run, representation)}")
-            if number < len(self.stages):
-                checkpoints.thin(0)  # the stage's end is kept; the last few are those of the last stage
+        stopped: str | Interrupted = ""
+        first = self._position(saved) if saved else 0
+        for number in range(first, len(self.stages)):
+            here = saved if number == first else None
+            representation, stopped = self._stage(run, number, representation, here)
+            if stopped:
+                break
+        self._at = None
         assert representation is not None
-        return representation
+        return representation, stopped
+
+    def _stage(
+        self, run: RunFolder, number: int, start: Representation | None, saved: Mapping[str, Any] | None
+    ) -> tuple[Representation, str | Interrupted]:
+        """One stage, from its beginning or from a checkpoint of it."""
+        name, stage = list(self.stages.items())[number]
+        representation = self._build(name, start).to(self.device)
+        self.renderer = stage.renderer
+        if saved is not None and saved["step"] >= stage.steps:  # its end: wanted by what comes next
+            return self._filled(representation, saved), ""
+        self._at = name, stage
+        run.log(memory_line(name, stage, representation, self.device))
+        stage.prior.to(self.device)
+        module = StageModule(stage, self.prompt, representation, seed=self.seed, number=number + 1)
+        if saved is not None:
+            self._filled(module, saved)
+        begin, began, asked = module.step_index, time.monotonic(), stage.prior.asked
+        steps = [each.steps for each in self.stages.values()]
+        offset, ends = sum(steps[:number]), {sum(steps[: n + 1]) for n in range(len(steps))}
+        title = f"stage {number + 1}/{len(steps)} {name}"
+        interrupt, limit = Interrupt(), TimeLimit(self._deadline)
+        checkpoints = Checkpoints(run.ckpts, every=self.checkpoint_every, stage=name, offset=offset, ends=ends)
+        callbacks: list[pl.Callback] = [
+            interrupt,
+            Seeds(),
+            LiveLine(title, preview_every=self.preview_every, quiet=self.quiet),
+            Previews(run.progress, every=self.preview_every, offset=offset),
+            Metrics(run, name),
+            Collapse(run, name, self._warn),
+            checkpoints,  # after all that reports: what is before it is on disk by then
+            limit,
+        ]
+        try:
+            fit(module, self.device, callbacks)
+        except BaseException:
+            with suppress(OSError):  # it would hide what went wrong
+                if module.step_index > begin:
+                    checkpoints.save(module)
+            raise
+        if begin < module.step_index < stage.steps:
+            checkpoints.save(module)
+        # Lightning leaves a module on the CPU.
+        module.representation.to(self.device)
+        taken = module.step_index - begin
+        run.log(f"{title}: {taken} steps in {time.monotonic() - began:.1f} s")
+        forwards = {name: round((stage.prior.asked - asked) / max(taken, 1), 2)}
+        run.update(forwards_per_step={**run.state().get("forwards_per_step", {}), **forwards})
+        if interrupt.asked:
+            return representation, Interrupted(f"interrupted at step {module.step_index}")
+        if limit.asked and (module.step_index < stage.steps or number + 1 < len(steps)):
+            return representation, f"{self.max_minutes:g} minutes are over at step {module.step_index} of stage {name}"
+        return representation, ""
+
+    def _finish(self, run: RunFolder, representation: Representation) -> None:
+        """Pictures and asset."""
+        seed_all(self.seed)  # whatever was drawn before, in this process or another
+        self._pictures(run, representation)
+        self._asset(run, representation)
 
     def _so_far(self, run: RunFolder, representation: Representation) -> str:
         """Pictures and asset of an unfinished object; in words where they are, or why there are none."""
         try:
-            self._pictures(run, representation)
-            self._asset(run, representation)
+            self._finish(run, representation)
         except Dream3DError as error:
-            return f"no asset yet: {error}"
+            return f"no asset yet: {str(error).rstrip('.')}"
         return f"the asset so far is in {run.export}" if self.export else f"pictures are in {run.final}"
 
-    @torch.no_grad()
     def _pictures(self, run: RunFolder, representation: Representation) -> None:
         """Four views, the turntable, and the film of the previews."""
         self.say("drawing the four sides and the turntable")
-        renderer = list(self.stages.values())[-1].renderer
-        white = torch.ones(3, device=self.device)
 
         def draw(views: int) -> Iterator[torch.Tensor]:
-            cameras = turntable(views, self.picture_size).to(self.device)
-            for i in range(views):
-                yield renderer(representation, cameras[i]).over(white)
+            return around(self.renderer, representation, views, self.picture_size, self.device)
 
-        four = torch.cat(list(draw(4)))
-        write_picture(run.final / "views.png", row(four))
-        for name, pixels in zip(VIEW_NAMES, to_bytes(four), strict=True):
-            write_picture(run.final / f"{name}.png", pixels)
-        if self.turntable_views:
-            frames = [to_bytes(image)[0] for image in draw(self.turntable_views)]
-            write_film(run.final / "turntable.mp4", frames, fps=18)
-        previews = sorted(run.progress.glob("step*.jpg"))
-        if previews:
-            write_film(run.progress.parent / "progress.mp4", read_pictures(previews), fps=8)
+        final_pictures(run, draw, self.turntable_views)
 
     def _asset(self, run: RunFolder, representation: Representation) -> None:
         if self.export is None:
@@ -244,8 +354,8 @@ class Pipeline:
         run.update(files=[str(f.relative_to(run.path)) for f in files])
         self.say(f"asset {', '.join(f.name for f in files)} in {_minutes(time.monotonic() - began)}")
 
-    def _cost(self, began: float) -> dict[str, float]:
-        seconds = round(time.monotonic() - began, 1)
+    def _cost(self, began: float, spent: float) -> dict[str, float]:
+        seconds = round(spent + time.monotonic() - began, 1)
         return {"seconds": seconds, "peak_memory_gb": round(memory_gb(self.device), 3)}
 
     def extras(self) -> dict[str, Any]:
@@ -260,107 +370,37 @@ class Pipeline:
             "steps": sum(s.steps for s in self.stages.values()),
         }
 
-    def _describe(self, run: RunFolder) -> None:
-        """The first three lines of a run, and the files that say what it is."""
+    def _describe(self, run: RunFolder, *, resumed: Mapping[str, Any] | None) -> float:
+        """The first lines of a run, and the files that say what it is; the seconds that it took until now."""
         device = f"{self.device} {torch.cuda.get_device_name(self.device)}" if self.device.type == "cuda" else "cpu"
         kernels = backend(self.device)
         self.say(f"dream3d {__version__} · device {device} · kernels {kernels}")
         for card in {s.prior.card().name: s.prior.card() for s in self.stages.values()}.values():
             self.say(f"prior {card.name} ({card.source}, {card.licence})")
         self.say(f"run {run.path}")
-        if self.resolved:
+        before = run.state() if run.has_state() else {}
+        if resumed is not None:
+            self.say(f"going on after step {resumed['step']} of stage {resumed['stage']}")
+            run.log(f"resumed after step {resumed['step']} of stage {resumed['stage']}")
+        if self.resolved and not run.config.exists():
             write_atomically(run.config, self.resolved)
-        write_atomically(run.path / "command.txt", shlex.join(["dream3d", *sys.argv[1:]]) + "\n")
+        if not before:
+            write_atomically(run.path / "command.txt", shlex.join(["dream3d", *sys.argv[1:]]) + "\n")
         run.update(
             status="running",
             prompt=self.prompt.text,
             negative=self.prompt.negative,
             seed=self.seed,
             pid=os.getpid(),
-            started=time.strftime("%Y-%m-%dT%H:%M:%S"),
+            started=before.get("started", time.strftime("%Y-%m-%dT%H:%M:%S")),
+            reason=None,
+            resumed=before.get("resumed", 0) + 1 if before else None,
             device=device,
             kernels=kernels,
             versions={"dream3d": __version__, "torch": torch.__version__, "python": platform.python_version()},
             steps={name: stage.steps for name, stage in self.stages.items()},
         )
-
-
-def _device(name: str) -> torch.device:
-    """The device that is meant.
-
-    Raises:
-        InputError: no such name.
-        MissingError: CUDA is not there.
-    """
-    there = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if there else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise InputError(f"device: '{name}' is not one of auto, cpu, cuda, cuda:INDEX.")
-    # torch keeps an index in eight bits: cuda:256 would be cuda:0.
-    if name != "cpu" and int(name.partition(":")[2] or 0) >= (torch.cuda.device_count() if there else 0):
-        raise MissingError(f"device: torch {torch.__version__} finds no {name}. Use cpu; details: dream3d doctor")
-    return torch.device(name)
-
-
-def fit(module: StageModule, device: torch.device, callbacks: list[pl.Callback]) -> None:
-    """Train to the stage's last step with Lightning, without its own talk."""
-    with _quiet_lightning(), _interrupts():
-        trainer = pl.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            max_epochs=1,
-            logger=False,
-            enable_progress_bar=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            callbacks=callbacks,
-        )
-        trainer.fit(module)
-
-
-@contextmanager
-def _interrupts() -> Iterator[None]:
-    """Lightning turns a KeyboardInterrupt into `sys.exit(1)` and leaves Ctrl-C ignored; undo both."""
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__ from None
-        raise
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            # Its advice (data loader workers, missing loggers) is for those who write a training loop.
-            warnings.filterwarnings("ignore", module=r"pytorch_lightning.*|lightning.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _in_words(error: BaseException) -> BaseException:
-    """Out of memory, as one line with the cure; everything else as it is."""
-    no_memory = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
-    if no_memory or (isinstance(error, RuntimeError) and "allocate" in str(error)):
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        return RunError(
-            f"out of memory: {first} Try --set stages.<name>.batch=1, a smaller cameras.size, or --quality draft."
-        )
-    return error
+        return float(before.get("seconds", 0.0))
 
 
 def _minutes(seconds: float) -> str:

@@ -8,7 +8,7 @@ import os
 import re
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,10 @@ class RunFolder:
             link.symlink_to(self.path.relative_to(out))
             os.replace(link, out / "latest")
 
+    def has_state(self) -> bool:
+        """Whether it got as far as saying what it is."""
+        return (self.path / STATE).exists()
+
     def state(self) -> dict[str, Any]:
         """What run.json holds."""
         try:
@@ -82,10 +86,41 @@ class RunFolder:
             raise RunFolderError(f"{self.path / STATE} is missing or damaged ({type(error).__name__}).") from error
 
     def update(self, **changes: Any) -> None:
-        """Change some entries of run.json, atomically."""
-        state = self.state() if (self.path / STATE).exists() else {}
-        state.update(changes)
+        """Change some entries of run.json, atomically; None takes one out."""
+        state = self.state() if self.has_state() else {}
+        state = {key: value for key, value in {**state, **changes}.items() if value is not None}
         write_atomically(self.path / STATE, json.dumps(state, indent=2, ensure_ascii=False) + "\n")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder while this process works in it. However a process ends, the system lets go of it.
+
+        Raises:
+            RunFolderError: another one holds it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows: nothing is held
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = self.state().get("pid") if self.has_state() else "unknown"
+                raise RunFolderError(f"{self.path} is running (pid {pid}): stop it first.") from None
+            except OSError:
+                pass  # some network file systems have no locks
+            yield
+        finally:
+            os.close(handle)
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed left half written."""
+        for path in self.path.rglob("*"):
+            if re.fullmatch(r"\.tmp-.+|\..+\.(tmp|part)|step\d+\.tmp", path.name) and not path.is_dir():
+                path.unlink(missing_ok=True)
 
     def log(self, line: str) -> None:
         """Append to log.txt with the time."""

@@ -167,6 +167,7 @@ class StageModule(pl.LightningModule):
 
     Attributes:
         last: what happened in the last step, by name (tensors, detached).
+        settled: whether this is the state after `step_index` steps; within a step it is not, and no checkpoint.
     """
 
     def __init__(
@@ -189,6 +190,7 @@ class StageModule(pl.LightningModule):
         self.seed = seed
         self.number = number
         self.step_index = start
+        self.settled = True
         self.optimizer = stage.optimizer(representation.parameter_groups())
         self.critics = stage.objective.critics()
         self.critic_optimizer = self._attach()
@@ -263,6 +265,7 @@ class StageModule(pl.LightningModule):
             group["lr"] = group["rate"] * factor
         loss = self.loss(step)
         self.manual_backward(loss)
+        self.settled = False
         # Lightning's wrapper counts the step; the optimiser inside is ours.
         self.last["grad_norm"] = self._move("representation", self.representation, loss, self.optimizers().step, step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -270,6 +273,7 @@ class StageModule(pl.LightningModule):
         if self.critic_optimizer is not None:
             self._train_critics(self.critic_optimizer, step)
         self.step_index = step + 1
+        self.settled = True
 
     def _train_critics(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """One step of every critic, on the same renderings with noise of its own."""

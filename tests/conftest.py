@@ -29,7 +29,9 @@ from tests.tiny_seeing import write_controlnet, write_ip_adapter, write_picture
 
 # The shapes in signatures are checked at run time here: annotations that lie are worse than none. In these packages,
 # and before any of them is imported; the checker needs an importable name and takes an int where a float is asked for.
-SHAPE_CHECKED = ("types", "cameras", "prompts", "lights", "materials", "nn.color", "nn.microfacet", "priors", "guidance")
+SHAPE_CHECKED = (
+    "types", "cameras", "prompts", "lights", "materials", "nn.color", "nn.microfacet", "priors", "guidance",
+)  # fmt: skip
 _checker = ModuleType("dream3d_test_shapes")
 _checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
 sys.modules[_checker.__name__] = _checker

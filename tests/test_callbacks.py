@@ -5,19 +5,32 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
 import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 
 import dream3d.callbacks
-from dream3d.callbacks import Checkpoints, Interrupt, LiveLine, Metrics, Previews
+from dream3d.callbacks import (
+    Checkpoints,
+    Interrupt,
+    LiveLine,
+    Metrics,
+    Previews,
+    Seeds,
+    TimeLimit,
+    rewind,
+)
 from dream3d.cameras import OrbitCameras
+from dream3d.checks import RunError
+from dream3d.fitting import own_generators, terminable
 from dream3d.guidance import CFG, SDS
 from dream3d.media import read_pictures
 from dream3d.pipeline import fit
@@ -122,9 +135,9 @@ def test_metrics_in_both_formats(tmp_path: Path) -> None:
 
 
 def test_checkpoints_are_thinned_and_last_points_to_the_newest(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, every=2, stage="coarse", offset=10)
+    checkpoints = Checkpoints(tmp_path, every=2, stage="coarse", offset=10, ends={19})
     made = train(9, checkpoints)
-    end = checkpoints.save(made, keep=True)
+    end = checkpoints.save(made)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["last.ckpt", "step000016.ckpt", "step000018.ckpt", "step000019.ckpt"]
     assert end is not None and (tmp_path / "last.ckpt").readlink() == Path("step000019.ckpt") == Path(end.name)
@@ -139,8 +152,8 @@ def test_a_failed_write_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: 
     checkpoints.save(made)
     made.step_index = 3
 
-    def half(value: Any, path: Path) -> None:
-        path.write_bytes(b"half")
+    def half(value: Any, file: Any) -> None:
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", half)
@@ -157,8 +170,38 @@ def test_what_is_not_finite_is_not_saved(tmp_path: Path) -> None:
     with torch.no_grad():
         made.representation.get_parameter("encoding.table")[3, 0] = float("inf")
     made.step_index = 3
-    assert checkpoints.save(made, keep=True) is None
+    assert checkpoints.save(made) is None
     assert (tmp_path / "last.ckpt").readlink() == Path("step000002.ckpt")
+    with pytest.raises(
+        RunError, match=r"^encoding\.table is not finite after step 3\. The last good checkpoint is kept"
+    ):
+        checkpoints.require_finite(made)
+
+
+def test_the_middle_of_a_step_is_not_saved(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, every=9, stage="coarse")
+
+    class Stop(Exception):
+        pass
+
+    class Midway(pl.Callback):
+        seen: StageModule
+
+        def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+            assert isinstance(module, StageModule)
+            self.seen = module
+
+            def stop(*_: Any) -> None:
+                if module.step_index == 2:
+                    raise Stop
+
+            module.representation.after_step = stop  # type: ignore[method-assign]
+
+    midway = Midway()
+    with pytest.raises(Stop):
+        train(5, midway)
+    assert midway.seen.step_index == 2 and not midway.seen.settled
+    assert checkpoints.save(midway.seen) is None and list(tmp_path.iterdir()) == []
 
 
 class PressAt(pl.Callback):
@@ -168,7 +211,7 @@ class PressAt(pl.Callback):
         self.steps = steps
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, *_: Any) -> None:
-        for _ in range(self.steps.count(int(batch))):
+        for _press in range(self.steps.count(int(batch))):
             os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -178,6 +221,58 @@ def test_the_first_ctrl_c_finishes_the_step(capsys: pytest.CaptureFixture[str]) 
     assert interrupt.asked and made.step_index == 4
     assert "Ctrl-C again stops at once" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_sigterm_is_like_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    class Terminate(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, *_: Any) -> None:
+            if int(batch) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    interrupt = Interrupt()
+    assert train(50, interrupt, Terminate()).step_index == 3 and interrupt.asked
+    assert signal.getsignal(signal.SIGTERM) is before
+    with terminable(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.sigtimedwait([], 1)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_time_limit_ends_the_training() -> None:
+    late, never = TimeLimit(0.0), TimeLimit(None)
+    assert train(50, late).step_index == 1 and late.asked
+    assert train(3, never).step_index == 3 and not never.asked
+
+
+def test_the_global_generators_follow_the_step() -> None:
+    drawn: dict[int, tuple[float, float, float]] = {}
+
+    class Draw(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, *_: Any) -> None:
+            drawn[int(batch)] = (torch.rand(()).item(), random.random(), np.random.rand())
+
+    with own_generators():
+        train(3, Seeds(), Draw())
+        first = dict(drawn)
+        torch.rand(5)
+        train(3, Seeds(), Draw())
+    assert drawn == first and len({value for values in first.values() for value in values}) == 9
+
+
+def test_rewinding_metrics(tmp_path: Path) -> None:
+    run, short = RunFolder.create(tmp_path, "owl", "sds"), RunFolder.create(tmp_path, "fox", "sds")
+    train(30, Metrics(run, "a"), Metrics(run, "b"))
+    train(20, Metrics(short, "a"))
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "b", "st')
+    rewind(run, {"a": 20})
+    for name in ("metrics.jsonl", "metrics.csv"):
+        ours, theirs = ((each.path / name).read_text().splitlines() for each in (run, short))
+        assert len(ours) == len(theirs) and ours[0].split('"loss"')[0] == theirs[0].split('"loss"')[0]
+    rewind(run, {})
+    assert (run.path / "metrics.jsonl").read_text() == (run.path / "metrics.csv").read_text() == ""
 
 
 def test_without_ctrl_c_nothing_is_asked() -> None:

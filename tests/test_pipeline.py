@@ -15,52 +15,15 @@ import pytest
 import torch
 
 from dream3d import __version__
-from dream3d.cameras import OrbitCameras
 from dream3d.checks import Dream3DError, InputError, RunError, RunFolderError
 from dream3d.export import Export
-from dream3d.guidance import CFG, SDS, Objective
-from dream3d.pipeline import Interrupted, Pipeline
-from dream3d.priors import Gaussian
+from dream3d.guidance import Objective
+from dream3d.pipeline import Interrupted
 from dream3d.regularizers import Opaque, Sparsity
-from dream3d.renderers import March
 from dream3d.representations import Field, Representation
 from dream3d.runs import RunFolder, find
-from dream3d.stage import Adam, Stage
-
-
-def small_field(start: Representation | None = None) -> Field:
-    return Field(start, levels=4, log2_table=10, base=4, finest=32, hidden=16, occupancy=16, refresh=2)
-
-
-def stage(**changes: Any) -> Stage:
-    parts: dict[str, Any] = {
-        "representation": small_field,
-        "renderer": March(samples=24),
-        "prior": Gaussian(),
-        "objective": SDS(guider=CFG(scale=1.0)),
-        "cameras": OrbitCameras(size=16),
-        "batch": 2,
-        "steps": 4,
-    }
-    return Stage(**{**parts, **changes})
-
-
-def pipeline(out: Path, **changes: Any) -> Pipeline:
-    parts: dict[str, Any] = {
-        "prompt": "a teddy bear",
-        "stages": {"nerf": stage()},
-        "out": str(out),
-        "device": "cpu",
-        "preview_every": 2,
-        "turntable_views": 4,
-        "picture_size": 16,
-        "quiet": True,
-    }
-    return Pipeline(**{**parts, **changes})
-
-
-def small_export() -> Export:
-    return Export(faces=200, texture_size=64, resolution=16)
+from dream3d.stage import Adam
+from tests.tiny_runs import Raises, fail, pipeline, press, small_export, small_field, stage
 
 
 @pytest.fixture(autouse=True)
@@ -68,35 +31,6 @@ def _handlers() -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-class Raises(Objective):
-    """Does something at a given call."""
-
-    def __init__(self, call: int, what: Any) -> None:
-        super().__init__()
-        self.call, self.what, self.calls = call, what, 0
-
-    def residual(self, prior: Any, x: Any) -> torch.Tensor:
-        self.calls += 1
-        if self.calls == self.call:
-            self.what()
-        return 0.1 * x.z
-
-
-def fail(error: BaseException) -> Any:
-    def now() -> None:
-        raise error
-
-    return now
-
-
-def press(times: int = 1) -> Any:
-    def now() -> None:
-        for _ in range(times):
-            signal.raise_signal(signal.SIGINT)  # in this thread: two of them never become one
-
-    return now
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +132,7 @@ def test_restore_gives_what_was_trained(tmp_path: Path) -> None:
     assert all(torch.equal(restored[name], saved[name]) for name in saved)
 
 
-def test_restore_says_what_is_wrong(tmp_path: Path) -> None:
+def test_restore_says_what_is_wrong(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = pipeline(tmp_path, checkpoint_every=2, stages={"nerf": stage(steps=5)})
     run = RunFolder(made.run())
     with pytest.raises(RunFolderError, match="of stage 'nerf', which config.yaml does not have"):
@@ -208,9 +142,10 @@ def test_restore_says_what_is_wrong(tmp_path: Path) -> None:
         pipeline(tmp_path, stages={"nerf": wider}).restore(run)
     last = run.last_checkpoint()
     last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(RunFolderError) as caught:
-        made.restore(run)
-    assert str(caught.value) == "step000005.ckpt is damaged (unexpected end); step000004.ckpt may be fine."
+    older = torch.load(run.ckpts / "step000004.ckpt", weights_only=True)["representation"]["encoding.table"]
+    assert torch.equal(made.restore(run).state_dict()["encoding.table"], older)
+    line = "step000005.ckpt is damaged (unexpected end); step000004.ckpt is used instead."
+    assert [record.getMessage() for record in caplog.records] == [line]
 
 
 def test_a_checkpoint_that_is_code_is_not_run(tmp_path: Path) -> None:
@@ -240,8 +175,11 @@ def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
 
 def test_out_of_memory_names_the_cure(tmp_path: Path) -> None:
     bad = stage(objective=Raises(2, lambda: torch.empty(1 << 55)))
-    with pytest.raises(RunError, match=r"^out of memory: .*batch=1.*--quality draft\.$"):
+    with pytest.raises(RunError, match=r"^out of memory in stage nerf: .*") as caught:
         pipeline(tmp_path, stages={"nerf": bad}).run()
+    run = find("latest", tmp_path).path
+    cure = f"Go on with less: dream3d resume {run} --stages.nerf.batch=1 --stages.nerf.renderer.samples=12"
+    assert str(caught.value).endswith(cure)
     assert find("latest", tmp_path).state()["status"] == "failed"
 
 

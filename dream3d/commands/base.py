@@ -186,8 +186,10 @@ def require_device(name: str) -> None:
         raise MissingError(f"--device {name}: there are {found} CUDA devices, cuda:0 to cuda:{found - 1}.")
 
 
-def open_run(args: argparse.Namespace) -> tuple[RunFolder, Pipeline]:
+def open_run(args: argparse.Namespace, changes: Sequence[str] = ()) -> tuple[RunFolder, Pipeline]:
     """The run that `args.run` names, and the pipeline of its configuration on the device that was asked for.
+
+    `changes` are overrides, "a.b=value"; without a device in `args` it is the run's.
 
     Raises:
         RunFolderError: no such run, or its configuration is damaged.
@@ -196,11 +198,12 @@ def open_run(args: argparse.Namespace) -> tuple[RunFolder, Pipeline]:
     run = find(args.run, args.out)
     if not run.config.is_file():
         raise RunFolderError(f"{run.config} is missing: the run cannot be opened again.")
-    require_device(args.device)
+    require_device(args.device or "auto")
     from dream3d import config
 
+    device = [f"device={args.device}"] if args.device else []
     try:
-        pipeline, _ = config.load(run.config, [f"device={args.device}", f"quiet={json.dumps(args.quiet)}"])
+        pipeline, _ = config.load(run.config, [*device, f"quiet={json.dumps(args.quiet)}", *changes])
     except InputError as error:
         raise RunFolderError(f"{run.path}: {error}") from error
     return run, pipeline

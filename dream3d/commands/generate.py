@@ -119,6 +119,7 @@ def add_arguments(parser: Parser) -> None:
     add_out(parser)
     add("--tag", metavar="NAME", help="name of the run's folder, before the time")
     add_export_flags(parser)
+    add("--max-minutes", type=number("--max-minutes", 0), metavar="X", help="stop optimising then, and export")
     add("--no-export", action="store_true", help="stop after the optimisation, write no asset")
     add("--config", metavar="FILE", help="a recipe: its name (`dream3d config list`), or a YAML file")
     add("--set", type=assignment, action="append", metavar="KEY=VALUE", help="set any key; --KEY VALUE does the same")
@@ -221,7 +222,7 @@ def overrides(args: argparse.Namespace, tree: Mapping[str, Any]) -> list[str]:
         # JSON is YAML: a prompt such as "no" or "3: 4" stays text.
         found.append(f"{key}={json.dumps(value, ensure_ascii=False)}")
 
-    for key in ("prompt", "negative", "seed", "device", "out", "tag"):
+    for key in ("prompt", "negative", "seed", "device", "out", "tag", "max_minutes"):
         if getattr(args, key) is not None:
             put(key, getattr(args, key))
     if args.steps is not None and stages:

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from dream3d.cameras import turntable
     from dream3d.media import write_film, write_picture
 
-    renderer = list(pipeline.stages.values())[-1].renderer
+    renderer = pipeline.renderer
     folder = run.path / "save" / "render"
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -37,7 +37,7 @@ class Renderer(ABC):
             InputError: the representation is of a kind this renderer does not draw.
         """
 
-    def before_step(self, step: int, views: int) -> None:
+    def before_step(self, step: int, views: int) -> None:  # noqa: B027
         """Called before each training step: lights and shading that change over time, one choice a group of `views`
         consecutive cameras."""
 

@@ -64,7 +64,7 @@ def test_what_cannot_be_opened(run: Path, capsys: pytest.CaptureFixture[str]) ->
     last = (run / "ckpts" / "last.ckpt").resolve()
     last.write_bytes(last.read_bytes()[:1000])
     code, _, error = said(capsys, "export", str(run))
-    assert code == 4 and error.startswith(f"error: {last.name} is damaged (unexpected end)")
+    assert code == 4 and error.endswith(f" is whole: {last.name} is damaged (unexpected end).\n")
     assert len(error.splitlines()) == 1
 
     last.unlink()

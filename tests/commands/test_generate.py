@@ -243,7 +243,7 @@ def test_out_of_memory_is_one_line_with_a_cure(
     monkeypatch.setattr(StableDiffusion, "encode", encode)
     code, error = said(capsys, "generate", "an owl", *small, "--out", str(tmp_path))
     assert code == 1
-    assert error.startswith("error: out of memory: CUDA out of memory. Tried to allocate 2.10 GiB.")
+    assert error.startswith("error: out of memory in stage nerf: CUDA out of memory. Tried to allocate 2.10 GiB.")
     assert len(error.splitlines()) == 1
     (state,) = tmp_path.glob("an-owl/*/run.json")
     assert json.loads(state.read_text())["status"] == "failed"
