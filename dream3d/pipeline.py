@@ -27,7 +27,9 @@ from dream3d.checks import Dream3DError, InputError, MissingError, RunError, Run
 from dream3d.export import Export
 from dream3d.kernels.ops import backend
 from dream3d.media import read_pictures, row, to_bytes, write_film, write_picture
+from dream3d.microscope import Microscope
 from dream3d.prompts import Prompt
+from dream3d.report import write_report
 from dream3d.representations.base import Representation
 from dream3d.runs import RunFolder, write_atomically
 from dream3d.stage import Stage, StageModule, seed_of
@@ -122,10 +124,13 @@ class Pipeline:
             reason = str(told).partition("\n")[0] or type(told).__name__
             run.update(status="interrupted" if interrupted else "failed", reason=reason, **self._cost(began))
             run.log(f"stopped: {reason}")
+            if isinstance(told, Dream3DError):
+                self._report(run)
             if told is error:
                 raise
             raise told from error
         run.update(status="done", **self._cost(began))
+        self._report(run)
         self.say(f"done in {_minutes(time.monotonic() - began)}: {run.path}")
         return run.path
 
@@ -177,6 +182,7 @@ class Pipeline:
                 LiveLine(title, preview_every=self.preview_every, quiet=self.quiet),
                 Previews(run.progress, every=self.preview_every, offset=offset),
                 Metrics(run, name),
+                Microscope(run.path / "save" / "microscope", every=self.preview_every, stage=name, offset=offset),
                 checkpoints,
                 interrupt,
             ]
@@ -244,6 +250,13 @@ class Pipeline:
         run.update(files=[str(f.relative_to(run.path)) for f in files])
         self.say(f"asset {', '.join(f.name for f in files)} in {_minutes(time.monotonic() - began)}")
 
+    def _report(self, run: RunFolder) -> None:
+        """The page of the run, which is worth no less without it."""
+        try:
+            write_report(run)
+        except (Dream3DError, OSError) as error:
+            run.log(f"no report: {error}")
+
     def _cost(self, began: float) -> dict[str, float]:
         seconds = round(time.monotonic() - began, 1)
         return {"seconds": seconds, "peak_memory_gb": round(memory_gb(self.device), 3)}
@@ -282,6 +295,7 @@ class Pipeline:
             kernels=kernels,
             versions={"dream3d": __version__, "torch": torch.__version__, "python": platform.python_version()},
             steps={name: stage.steps for name, stage in self.stages.items()},
+            priors=self.extras()["priors"],
         )
 
 

@@ -120,13 +120,14 @@ def test_the_folder_of_a_run(done: tuple[RunFolder, str]) -> None:
     run, _ = done
     files = {str(p.relative_to(run.path)) for p in run.path.rglob("*") if not p.is_dir()}
     progress = {f"save/progress/step{step:06d}.jpg" for step in (0, 2, 4, 6, 7)}
+    looks = {f"save/microscope/step{step:06d}.{end}" for step in (0, 2, 4, 6, 7) for end in ("jpg", "json")}
     pictures = {f"save/final/{name}.png" for name in ("front", "left", "back", "right", "views")}
     asset = {"export/a-teddy-bear.glb", "export/check.json"}
     textures = {f"export/textures/{name}.png" for name in ("basecolor", "orm", "normal")}
     films = {"save/progress.mp4", "save/final/turntable.mp4"}
     ckpts = {"ckpts/last.ckpt", "ckpts/step000004.ckpt", "ckpts/step000007.ckpt"}
-    texts = {"run.json", "config.yaml", "command.txt", "log.txt", "metrics.jsonl", "metrics.csv"}
-    assert files == progress | pictures | asset | textures | films | ckpts | texts
+    texts = {"run.json", "config.yaml", "command.txt", "log.txt", "metrics.jsonl", "metrics.csv", "report.html"}
+    assert files == progress | looks | pictures | asset | textures | films | ckpts | texts
     assert run.last_checkpoint().name == "step000007.ckpt"
     assert find("latest", run.path.parents[1]).path == run.path.resolve()
 
