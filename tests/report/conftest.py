@@ -48,8 +48,12 @@ def box(*, lid: bool = False) -> Mesh:
 def metrics(path: Path) -> None:
     """20 steps of the first stage and 10 of the second; a NaN, and a step that was repeated."""
     columns = ["stage", "step", "loss", "opacity", "grad_norm", "sparsity"]
-    rows = [["coarse", 10, 4.5, 0.2, 3.0, 1.5], ["coarse", 20, 99.0, 0.3, 2.0, 1.25], ["coarse", 20, "", 0.005, 2.0, 1.0],
-            ["fine", 10, 1.5, 0.25, 1.0, ""]]  # fmt: skip
+    rows = [
+        ["coarse", 10, 4.5, 0.2, 3.0, 1.5],
+        ["coarse", 20, 99.0, 0.3, 2.0, 1.25],
+        ["coarse", 20, "", 0.005, 2.0, 1.0],
+        ["fine", 10, 1.5, 0.25, 1.0, ""],
+    ]
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([columns, *rows])
 
