@@ -13,16 +13,19 @@ import torch
 from dream3d.callbacks import Metrics
 from dream3d.cameras import OrbitCameras
 from dream3d.checks import RunError
+from dream3d.config import load
 from dream3d.guidance import CFG, CSD, SDS, Inversion, Objective
 from dream3d.media import read_pictures
 from dream3d.microscope import TILES, Microscope, examine, heat
 from dream3d.pipeline import fit
 from dream3d.priors import Gaussian
 from dream3d.prompts import Prompt
+from dream3d.recipes import recipes
 from dream3d.renderers import March
 from dream3d.representations import Field
 from dream3d.runs import RunFolder
 from dream3d.stage import Stage, StageModule
+from tests.test_recipes import cheap
 
 
 def small_field(start: Any = None) -> Field:
@@ -129,3 +132,18 @@ def test_a_look_that_fails_says_why_and_stops_nothing(tmp_path: Path) -> None:
         "reason": "it does not work.",
     }
     assert not (tmp_path / "step000000.jpg").exists()
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_every_recipe_can_be_looked_at(recipe: str, tiny_builtin: Path, tiny_builtin_latent: Path) -> None:
+    folders = {"Builtin": tiny_builtin, "BuiltinMV": tiny_builtin, "BuiltinLatent": tiny_builtin_latent}
+    made, _ = load(recipe, ["device=cpu", "prompt=a red chair", *cheap(recipe, folders)])
+    representation = None
+    for stage in made.stages.values():
+        representation = stage.representation(representation)
+        module = StageModule(stage, made.prompt, representation, seed=0)
+        sight = examine(module)
+        assert all(bool(picture.isfinite().all()) for picture in sight.tiles.values())
+        assert all(0 <= norm < 1e6 for norm in sight.norms.values())
+        assert all(-1.001 <= cosine <= 1.001 for cosine in sight.cosines.values())
+        assert stage.prior.asked == 0
