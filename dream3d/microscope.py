@@ -76,21 +76,28 @@ def examine(module: StageModule, *, shown: int = SHOWN) -> Sight:
         x = stage.noise(prior, z, t, conditions, generator, step)
         residual = module.objective.residual(prior, x)
         weight = stage.weight(x.alpha, x.sigma)
-        count = min(stage.batch, math.ceil(shown / stage.views) * stage.views)
-        sight = _sight(module, _first(x, count), images[:count], residual[:count], (weight * residual)[:count])
+        of = _spread(stage.batch, stage.views, shown)
+        sight = _sight(module, _some(x, of), images[of], residual[of], (weight * residual)[of])
     for source, asked in counts:
         source.asked = asked
     return sight
 
 
-def _first(x: Noised, count: int) -> Noised:
-    """The first items of a point, as a point of its own."""
+def _spread(batch: int, views: int, shown: int) -> list[int]:
+    """Items of whole groups, evenly over the batch: with stratified cameras they look from opposite sides."""
+    groups = batch // views
+    wanted = min(groups, math.ceil(shown / views))
+    return [i * groups // wanted * views + view for i in range(wanted) for view in range(views)]
+
+
+def _some(x: Noised, of: list[int]) -> Noised:
+    """These items of a point, as a point of its own."""
     conditions = {
-        name: Condition({key: value[:count] for key, value in condition.tensors.items()})
+        name: Condition({key: value[of] for key, value in condition.tensors.items()})
         for name, condition in x.conditions.items()
     }
-    added = None if x.added is None else x.added[:count]
-    return Noised(x.z[:count], x.z_t[:count], x.t[:count], conditions, added, x.schedule, x.generator, x.step)
+    added = None if x.added is None else x.added[of]
+    return Noised(x.z[of], x.z_t[of], x.t[of], conditions, added, x.schedule, x.generator, x.step)
 
 
 def _sight(module: StageModule, x: Noised, images: Tensor, residual: Tensor, g: Tensor) -> Sight:

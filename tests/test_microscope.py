@@ -16,7 +16,7 @@ from dream3d.checks import RunError
 from dream3d.config import load
 from dream3d.guidance import CFG, CSD, SDS, Inversion, Objective
 from dream3d.media import read_pictures
-from dream3d.microscope import TILES, Microscope, examine, heat
+from dream3d.microscope import TILES, Microscope, _spread, examine, heat
 from dream3d.pipeline import fit
 from dream3d.priors import Gaussian
 from dream3d.prompts import Prompt
@@ -85,6 +85,14 @@ def test_looks_are_alike_as_long_as_nothing_has_moved() -> None:
     torch.rand(7)
     second = examine(made)
     assert first.norms == second.norms and torch.equal(first.t, second.t)
+
+
+@pytest.mark.parametrize(
+    ("batch", "views", "expected"),
+    [(1, 1, [0]), (4, 1, [0, 2]), (3, 1, [0, 1]), (4, 4, [0, 1, 2, 3]), (8, 4, [0, 1, 2, 3]), (8, 2, [0, 1])],
+)
+def test_whole_groups_from_opposite_sides(batch: int, views: int, expected: list[int]) -> None:
+    assert _spread(batch, views, 2) == expected
 
 
 def test_heat_grows_with_the_values() -> None:
