@@ -140,7 +140,7 @@ setup(
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11",
     packages=find_packages(include=["dream3d", "dream3d.*", "threestudio_ext", "threestudio_ext.*"]),
-    package_data={"dream3d": ["py.typed", "priors/weights/**", "evaluation/weights/**"]},
+    package_data={"dream3d": ["py.typed", "priors/weights/**", "evaluation/weights/**", "report/parts/*"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["dream3d = dream3d.cli:main"]},

@@ -25,6 +25,8 @@ COMMANDS = {
     "export": "write the asset of a finished run again, with other settings",
     "render": "draw pictures or a turntable of a run",
     "evaluate": "judge assets: R@1, similarity, Janus rate",
+    "report": "make the page of a run anew",
+    "compare": "put runs side by side on one page",
     "runs": "list, show or remove runs",
     "priors": "list the diffusion priors, their licences and whether they are here",
     "prior": "train, sample and examine a prior like the built-in one",

@@ -36,7 +36,9 @@ from dream3d.fitting import device_named, own_generators, seed_all, terminable
 from dream3d.fitting import fit as fit
 from dream3d.guards import Collapse, in_words, memory_line
 from dream3d.kernels.ops import backend
+from dream3d.microscope import Microscope
 from dream3d.prompts import Prompt
+from dream3d.report import write_report
 from dream3d.representations.base import Representation
 from dream3d.runs import RunFolder, write_atomically
 from dream3d.stage import Stage, StageModule, seed_of
@@ -181,14 +183,18 @@ class Pipeline:
                     status = "interrupted" if interrupted else "failed"
                     run.update(status=status, reason=reason, **self._cost(began, spent))
                     run.log(f"stopped: {reason}")
+                if isinstance(told, Dream3DError):
+                    self._report(run)
                 if told is error:
                     raise
                 raise told from error
         if stopped:
             run.update(status="stopped", reason=stopped, **self._cost(began, spent))
+            self._report(run)
             self.say(f"{stopped}; go on with: dream3d resume {run.path}")
             return run.path
         run.update(status="done", **self._cost(began, spent))
+        self._report(run)
         self.say(f"done in {_minutes(time.monotonic() - began)}: {run.path}")
         return run.path
 
@@ -293,6 +299,7 @@ class Pipeline:
             LiveLine(title, preview_every=self.preview_every, quiet=self.quiet),
             Previews(run.progress, every=self.preview_every, offset=offset),
             Metrics(run, name),
+            Microscope(run.path / "save" / "microscope", every=self.preview_every, stage=name, offset=offset),
             Collapse(run, name, self._warn),
             checkpoints,  # after all that reports: what is before it is on disk by then
             limit,
@@ -354,6 +361,13 @@ class Pipeline:
         run.update(files=[str(f.relative_to(run.path)) for f in files])
         self.say(f"asset {', '.join(f.name for f in files)} in {_minutes(time.monotonic() - began)}")
 
+    def _report(self, run: RunFolder) -> None:
+        """The page of the run, which is worth no less without it."""
+        try:
+            write_report(run)
+        except (Dream3DError, OSError) as error:
+            run.log(f"no report: {error}")
+
     def _cost(self, began: float, spent: float) -> dict[str, float]:
         seconds = round(spent + time.monotonic() - began, 1)
         return {"seconds": seconds, "peak_memory_gb": round(memory_gb(self.device), 3)}
@@ -399,6 +413,7 @@ class Pipeline:
             kernels=kernels,
             versions={"dream3d": __version__, "torch": torch.__version__, "python": platform.python_version()},
             steps={name: stage.steps for name, stage in self.stages.items()},
+            priors=self.extras()["priors"],
         )
         return float(before.get("seconds", 0.0))
 

@@ -52,13 +52,14 @@ def test_the_folder_of_a_run(done: tuple[RunFolder, str]) -> None:
     run, _ = done
     files = {str(p.relative_to(run.path)) for p in run.path.rglob("*") if not p.is_dir()}
     progress = {f"save/progress/step{step:06d}.jpg" for step in (0, 2, 4, 6, 7)}
+    looks = {f"save/microscope/step{step:06d}.{end}" for step in (0, 2, 4, 6, 7) for end in ("jpg", "json")}
     pictures = {f"save/final/{name}.png" for name in ("front", "left", "back", "right", "views")}
     asset = {"export/a-teddy-bear.glb", "export/check.json"}
     textures = {f"export/textures/{name}.png" for name in ("basecolor", "orm", "normal")}
     films = {"save/progress.mp4", "save/final/turntable.mp4"}
     ckpts = {"ckpts/last.ckpt", "ckpts/step000004.ckpt", "ckpts/step000007.ckpt"}
-    texts = {"run.json", "config.yaml", "command.txt", "log.txt", "metrics.jsonl", "metrics.csv"}
-    assert files == progress | pictures | asset | textures | films | ckpts | texts
+    texts = {"run.json", "config.yaml", "command.txt", "log.txt", "metrics.jsonl", "metrics.csv", "report.html"}
+    assert files == progress | looks | pictures | asset | textures | films | ckpts | texts
     assert run.last_checkpoint().name == "step000007.ckpt"
     assert find("latest", run.path.parents[1]).path == run.path.resolve()
 
@@ -165,7 +166,7 @@ def test_a_checkpoint_that_is_code_is_not_run(tmp_path: Path) -> None:
 def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
     bad = stage(objective=Raises(3, fail(ValueError("the reason\nand more"))))
     with pytest.raises(ValueError, match="the reason") as caught:
-        pipeline(tmp_path, stages={"nerf": bad}).run()
+        pipeline(tmp_path, stages={"nerf": bad}, preview_every=0).run()
     assert caught.value.__cause__ is not caught.value
     run = find("latest", tmp_path)
     assert run.state()["status"] == "failed" and run.state()["reason"] == "the reason" and run.state()["seconds"] > 0
@@ -194,7 +195,7 @@ def test_no_surface_is_no_asset(tmp_path: Path) -> None:
 def test_ctrl_c_once_leaves_checkpoint_and_asset(tmp_path: Path) -> None:
     stages = {"a": stage(steps=50, objective=Raises(3, press())), "b": stage()}
     with pytest.raises(Interrupted) as caught:
-        pipeline(tmp_path, stages=stages, export=small_export()).run()
+        pipeline(tmp_path, stages=stages, export=small_export(), preview_every=0).run()
     assert caught.value.exit_code == 130
     run = find("latest", tmp_path)
     assert run.state()["status"] == "interrupted"
@@ -206,7 +207,7 @@ def test_ctrl_c_twice_stops_at_once(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     stages = {"a": stage(steps=50, objective=Raises(3, press(2)))}
     with pytest.raises(KeyboardInterrupt):
-        pipeline(tmp_path, stages=stages, export=small_export()).run()
+        pipeline(tmp_path, stages=stages, export=small_export(), preview_every=0).run()
     run = find("latest", tmp_path)
     assert run.state()["status"] == "interrupted" and list(run.export.iterdir()) == []
     assert torch.load(run.last_checkpoint(), weights_only=True)["step"] == 2
@@ -216,7 +217,7 @@ def test_ctrl_c_twice_stops_at_once(tmp_path: Path) -> None:
 def test_ctrl_c_before_there_is_a_surface(tmp_path: Path) -> None:
     stages = {"a": stage(steps=50, objective=Raises(3, press()))}
     with pytest.raises(Interrupted, match="interrupted at step 3; no asset yet: no surface at iso"):
-        pipeline(tmp_path, stages=stages, export=Export(iso=1e9, resolution=16)).run()
+        pipeline(tmp_path, stages=stages, export=Export(iso=1e9, resolution=16), preview_every=0).run()
     assert find("latest", tmp_path).state()["status"] == "interrupted"
 
 
@@ -259,13 +260,14 @@ def test_stages_draw_their_own_numbers(tmp_path: Path) -> None:
             drawn.append(x.eps.sum().item())
             return 0 * x.z
 
-    pipeline(tmp_path, stages={name: stage(objective=Spy()) for name in "ab"}).run()
+    pipeline(tmp_path, stages={name: stage(objective=Spy()) for name in "ab"}, preview_every=0).run()
     assert len(set(drawn)) == len(drawn) == 8
 
 
 def test_the_device_is_kept_after_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning moves a module to the CPU when it is done; what follows is drawn on the run's device."""
     moves: list[str] = []
+    monkeypatch.setattr("dream3d.pipeline.write_report", lambda run: None)  # its judge moves as well
     for name in ("cpu", "to"):
         plain = getattr(torch.nn.Module, name)
 

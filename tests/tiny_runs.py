@@ -54,7 +54,7 @@ def small_export() -> Export:
 
 
 class Raises(Objective):
-    """Does something at a given call."""
+    """Does something at a given call; the microscope calls as well, so without previews only."""
 
     def __init__(self, call: int, what: Any) -> None:
         super().__init__()
