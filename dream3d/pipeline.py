@@ -364,12 +364,13 @@ class Pipeline:
     def _report(self, run: RunFolder) -> None:
         """The page of the run, which is worth no less without it."""
         try:
-            write_report(run)
+            with own_generators():
+                write_report(run)
         except (Dream3DError, OSError) as error:
             run.log(f"no report: {error}")
 
     def _cost(self, began: float, spent: float) -> dict[str, float]:
-        seconds = round(spent + time.monotonic() - began, 1)
+        seconds = round(spent + time.monotonic() - began, 2)
         return {"seconds": seconds, "peak_memory_gb": round(memory_gb(self.device), 3)}
 
     def extras(self) -> dict[str, Any]:

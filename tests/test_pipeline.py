@@ -166,7 +166,7 @@ def test_a_checkpoint_that_is_code_is_not_run(tmp_path: Path) -> None:
 def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
     bad = stage(objective=Raises(3, fail(ValueError("the reason\nand more"))))
     with pytest.raises(ValueError, match="the reason") as caught:
-        pipeline(tmp_path, stages={"nerf": bad}, preview_every=0).run()
+        pipeline(tmp_path, stages={"nerf": bad}).run()
     assert caught.value.__cause__ is not caught.value
     run = find("latest", tmp_path)
     assert run.state()["status"] == "failed" and run.state()["reason"] == "the reason" and run.state()["seconds"] > 0
@@ -195,7 +195,7 @@ def test_no_surface_is_no_asset(tmp_path: Path) -> None:
 def test_ctrl_c_once_leaves_checkpoint_and_asset(tmp_path: Path) -> None:
     stages = {"a": stage(steps=50, objective=Raises(3, press())), "b": stage()}
     with pytest.raises(Interrupted) as caught:
-        pipeline(tmp_path, stages=stages, export=small_export(), preview_every=0).run()
+        pipeline(tmp_path, stages=stages, export=small_export()).run()
     assert caught.value.exit_code == 130
     run = find("latest", tmp_path)
     assert run.state()["status"] == "interrupted"
@@ -207,7 +207,7 @@ def test_ctrl_c_twice_stops_at_once(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     stages = {"a": stage(steps=50, objective=Raises(3, press(2)))}
     with pytest.raises(KeyboardInterrupt):
-        pipeline(tmp_path, stages=stages, export=small_export(), preview_every=0).run()
+        pipeline(tmp_path, stages=stages, export=small_export()).run()
     run = find("latest", tmp_path)
     assert run.state()["status"] == "interrupted" and list(run.export.iterdir()) == []
     assert torch.load(run.last_checkpoint(), weights_only=True)["step"] == 2
@@ -217,7 +217,7 @@ def test_ctrl_c_twice_stops_at_once(tmp_path: Path) -> None:
 def test_ctrl_c_before_there_is_a_surface(tmp_path: Path) -> None:
     stages = {"a": stage(steps=50, objective=Raises(3, press()))}
     with pytest.raises(Interrupted, match="interrupted at step 3; no asset yet: no surface at iso"):
-        pipeline(tmp_path, stages=stages, export=Export(iso=1e9, resolution=16), preview_every=0).run()
+        pipeline(tmp_path, stages=stages, export=Export(iso=1e9, resolution=16)).run()
     assert find("latest", tmp_path).state()["status"] == "interrupted"
 
 
