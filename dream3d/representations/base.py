@@ -64,3 +64,30 @@ class Representation(nn.Module, ABC):
             optimizer: whose state follows where parameters change their shape.
             generator: source of random numbers (CPU); None means one that is seeded by the step.
         """
+
+
+class Faceted(Representation, ABC):
+    """A representation that is made of triangles: what the `Raster` renderer draws.
+
+    Attributes:
+        width: raw numbers that `paint` gives a point; those of the renderer's material (`Material.width`).
+    """
+
+    width: int
+
+    @abstractmethod
+    def facets(self) -> Mesh:
+        """The triangles now: differentiable in the vertices, with UVs where there are any. Asked once a rendering.
+
+        Raises:
+            RunError: there is no surface; the message says why.
+        """
+
+    @abstractmethod
+    def paint(self, points: Float[Tensor, "N 3"], uv: Float[Tensor, "N 2"] | None = None) -> Float[Tensor, "N width"]:
+        """What the material makes its inputs of (`Material.activate`), at points of the surface; differentiable.
+
+        Args:
+            points: metres.
+            uv: of the points, origin at the top left; None where `facets` has none.
+        """
