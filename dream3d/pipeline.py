@@ -99,6 +99,9 @@ class Pipeline:
         if max_minutes is not None:
             in_range("max_minutes", max_minutes, 0)
         self.prompt = Prompt(prompt, negative)
+        if negative.strip() and not any(stage.prior.reads_negative for stage in stages.values()):
+            kind = type(next(iter(stages.values())).prior).__name__
+            raise InputError(f"negative: {kind} reads no texts. Leave it out, or take a prior that reads them.")
         self.stages = dict(stages)
         self.export = export
         self.seed = seed

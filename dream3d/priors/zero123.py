@@ -92,6 +92,7 @@ class Zero123(Latent):
     readers = {}
     usual_size = 256
     channels_a_latent = 2
+    reads_negative = False
 
     def __init__(
         self,
