@@ -101,6 +101,9 @@ def test_find(tmp_path: Path) -> None:
         find("latest", tmp_path)
     run.update(status="done")
     assert find("latest", tmp_path).path == find(str(run.path), tmp_path).path == run.path.resolve()
+    (older := run.path.with_name("vsd@20200101-000000")).mkdir()
+    (older / "run.json").write_text("{}")
+    assert find(str(run.path.parent)).path == run.path.resolve()  # the newest of a prompt
 
 
 def test_find_nothing() -> None:
