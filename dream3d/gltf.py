@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from dream3d import __version__
 from dream3d.checks import InputError
+from dream3d.runs import write_atomically
 from dream3d.texturing import tangents
 from dream3d.types import Material, Mesh
 
@@ -30,17 +30,6 @@ ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 STRIDE = {"VEC2": 8, "VEC3": 12, "VEC4": 16}
 
 TEXTURES = {"base_color": "basecolor.png", "orm": "orm.png", "normal": "normal.png"}
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a hidden neighbour and rename it: readers see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_glb(mesh: Mesh, path: Path, extras: Mapping[str, JSON], *, unlit: bool = False) -> None:
@@ -82,6 +71,7 @@ def write_glb(mesh: Mesh, path: Path, extras: Mapping[str, JSON], *, unlit: bool
         include_normals=mesh.normals is not None,
         tree_postprocessor=lambda tree: _finish(tree, path.stem, extras, unlit),
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, data)
 
 
@@ -117,12 +107,13 @@ def write_obj(mesh: Mesh, path: Path) -> list[Path]:
              for ps, cs in zip(position.tolist(), corner.tolist(), strict=True)]  # fmt: skip
     lines += ["f " + " ".join(name) for name in names]
     written = []
+    path.parent.mkdir(parents=True, exist_ok=True)
     if mesh.uv is not None:
         material = mesh.material or Material()
         written += write_textures(material, path.parent / "textures")
-        write_atomically(path.with_suffix(".mtl"), _mtl(material).encode())
+        write_atomically(path.with_suffix(".mtl"), _mtl(material))
         written.append(path.with_suffix(".mtl"))
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
+    write_atomically(path, "\n".join(lines) + "\n")
     return [path, *written]
 
 
@@ -134,6 +125,7 @@ def write_textures(material: Material, folder: Path) -> list[Path]:
         if image is not None:
             data = io.BytesIO()
             _picture(image).save(data, format="PNG")
+            folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / name, data.getvalue())
             written.append(folder / name)
     return written
