@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from dream3d.checks import MissingError, in_range
 from dream3d.priors.base import Condition
 from dream3d.priors.hub import CURE, class_in
-from dream3d.priors.opened import UNET, Part, dtype_of
+from dream3d.priors.opened import UNET, Opening, Part, dtype_of
 from dream3d.priors.picture import read_for, read_picture
-from dream3d.priors.pretrained import Latent, Opening
+from dream3d.priors.pretrained import Latent
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras
 
