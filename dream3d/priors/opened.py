@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dream3d.checks import MissingError, in_range
-from dream3d.priors.hub import CURE, first_line, weights_variant
+from dream3d.priors.hub import CURE, first_line, read_json, weights_variant
 
 
 @final
@@ -271,6 +272,70 @@ def _open(model: str, folder: Path, part: Part, variant: str | None, dtype: torc
             f"prior '{model}': {folder.name} lacks {len(missing)} tensors ({missing[0]} ...). Fetch it again."
         )
     return network
+
+
+class Openable(ABC):
+    """A network that no library has, opened as the classes of diffusers open theirs: `Part` may name its subclasses."""
+
+    @classmethod
+    @abstractmethod
+    def _made(cls, folder: Path, tensors: dict[str, Tensor]) -> tuple[nn.Module, dict[str, list[str]]]:
+        """The network of a folder with its weights in it, and what `filled` says of them."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: Path,
+        *,
+        variant: str | None,
+        torch_dtype: torch.dtype,
+        use_safetensors: bool,
+        local_files_only: bool,
+        low_cpu_mem_usage: bool,
+        output_loading_info: bool,
+    ) -> tuple[nn.Module, dict[str, list[str]]]:
+        """The network and what it lacks, `missing_keys` and `unexpected_keys`. Weights are safetensors, whatever is
+        asked; the settings are those that diffusers' classes know.
+
+        Raises:
+            MissingError: the folder's configuration is not that of such a network.
+            ValueError: the file holds other tensors.
+        """
+        tensors = read_tensors(folder, "diffusion_pytorch_model", variant)
+        return cls._made(folder, {name: tensor.to(torch_dtype) for name, tensor in tensors.items()})
+
+
+def filled(network: nn.Module, tensors: Mapping[str, Tensor], *, folder: Path) -> dict[str, list[str]]:
+    """Let a network on the meta device have tensors for its own, unless some are missing; says which.
+
+    Raises:
+        ValueError: it has no place for some.
+    """
+    wanted = set(network.state_dict())
+    missing, unexpected = sorted(wanted - set(tensors)), sorted(set(tensors) - wanted)
+    if unexpected:
+        raise ValueError(f"{folder.name} holds tensors that its config.json does not name: {unexpected[0]}")
+    if not missing:
+        network.load_state_dict(tensors, strict=True, assign=True)
+    return {"missing_keys": missing, "unexpected_keys": unexpected}
+
+
+def read_tensors(folder: Path, stem: str, variant: str | None) -> dict[str, Tensor]:
+    """The safetensors weights of one network, in one file or in shards.
+
+    Args:
+        folder: of the network, such as `.../unet`.
+        stem: of the file's name.
+        variant: as `weights_variant` found it.
+    """
+    from safetensors.torch import load_file
+
+    dot = f".{variant}" if variant else ""
+    single = folder / f"{stem}{dot}.safetensors"
+    if single.is_file():
+        return load_file(single)
+    shards = set(read_json(folder.parent.name, folder / f"{stem}.safetensors.index{dot}.json")["weight_map"].values())
+    return {name: t for shard in sorted(shards) for name, t in load_file(folder / shard).items()}
 
 
 def open_readers(model: str, folder: Path, readers: Mapping[str, Reader], pipeline: str) -> dict[str, Any]:
