@@ -19,6 +19,7 @@ from torch import Tensor
 from dream3d import __version__
 from dream3d.checks import InputError
 from dream3d.runs import write_atomically
+from dream3d.srgb import to_linear
 from dream3d.texturing import tangents
 from dream3d.types import Material, Mesh
 
@@ -65,7 +66,8 @@ def write_glb(mesh: Mesh, path: Path, extras: Mapping[str, JSON], *, unlit: bool
         if mesh.material is not None and mesh.material.normal is not None and not unlit:
             surface.vertex_attributes["TANGENT"] = tangents(mesh).numpy()
     elif mesh.colors is not None:
-        surface.vertex_attributes["COLOR_0"] = _linear(mesh.colors)
+        colors = mesh.colors.detach().cpu().double().clamp(0, 1).numpy()
+        surface.vertex_attributes["COLOR_0"] = to_linear(colors).astype(np.float32)  # as glTF wants it
     data = trimesh.exchange.gltf.export_glb(
         surface.scene(),
         include_normals=mesh.normals is not None,
@@ -143,12 +145,6 @@ def _picture(image: Float[Tensor, "H W 3"]):
 
     levels = (image.detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()
     return Image.fromarray(np.ascontiguousarray(levels))
-
-
-def _linear(colors: Float[Tensor, "V 3"]) -> NDArray[np.float32]:
-    """sRGB-coded to linear (IEC 61966-2-1): what glTF wants in COLOR_0."""
-    c = colors.detach().cpu().double().clamp(0, 1).numpy()
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def _pbr(material: Material, unlit: bool):
