@@ -207,7 +207,7 @@ class Pipeline:
         path, saved = newest(run, self._warn)
         name = list(self.stages)[self._position(saved)]
         self.renderer = self.stages[name].renderer
-        return self._filled(self._build(name, None), saved, path.name).to(self.device)
+        return self._filled(self.representation(name), saved, path.name)
 
     def _load(self, names: list[str]) -> None:
         for name in names:
@@ -252,11 +252,20 @@ class Pipeline:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 
-    def _build(self, name: str, start: Representation | None) -> Representation:
+    def representation(self, name: str, start: Representation | None = None) -> Representation:
+        """What a stage begins with, on the run's device; `start` is what the stage before has made."""
         # Initial parameters are a function of the seed, whatever was drawn before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.seed))
-            return self.stages[name].representation(start)
+            return self.stages[name].representation(start).to(self.device)
+
+    def module(self, name: str, representation: Representation | None = None) -> StageModule:
+        """A stage before its first step, its prior on the run's device; without a representation it gets a new one."""
+        if representation is None:
+            representation = self.representation(name)
+        stage, number = self.stages[name], list(self.stages).index(name) + 1
+        stage.prior.to(self.device)
+        return StageModule(stage, self.prompt, representation, seed=self.seed, number=number)
 
     def _train(self, run: RunFolder, saved: Mapping[str, Any] | None) -> tuple[Representation, str | Interrupted]:
         """The stages that are left; with why it stopped before the end of the last, or nothing."""
@@ -277,14 +286,13 @@ class Pipeline:
     ) -> tuple[Representation, str | Interrupted]:
         """One stage, from its beginning or from a checkpoint of it."""
         name, stage = list(self.stages.items())[number]
-        representation = self._build(name, start).to(self.device)
+        representation = self.representation(name, start)
         self.renderer = stage.renderer
         if saved is not None and saved["step"] >= stage.steps:  # its end: wanted by what comes next
             return self._filled(representation, saved), ""
         self._at = name, stage
         run.log(memory_line(name, stage, representation, self.device))
-        stage.prior.to(self.device)
-        module = StageModule(stage, self.prompt, representation, seed=self.seed, number=number + 1)
+        module = self.module(name, representation)
         if saved is not None:
             self._filled(module, saved)
         begin, began, asked = module.step_index, time.monotonic(), stage.prior.asked
