@@ -13,6 +13,7 @@ from dream3d.checks import InputError
 from dream3d.prior_training.batches import Batches
 from dream3d.prior_training.export import SCHEDULER, TIMESTEPS
 from dream3d.prior_training.members import AUTOENCODER, Member, architecture
+from dream3d.prior_training.shrinking import start_by_shrinking
 from dream3d.prior_training.train import Task
 from dream3d.priors.builtin import to_patches
 from dream3d.priors.builtin_mv import share_views
@@ -23,9 +24,6 @@ arXiv:2303.09556); the lower one (as in Salimans & Ho, arXiv:2202.00512, section
 where text and camera decide what the picture will be."""
 KL_WEIGHT, EDGE_WEIGHT = 1e-6, 1.0
 SCALE_BATCHES, SCALE_COUNT = 8, 16
-CROP = 64
-"""Pixels a side that the autoencoder learns from: it is made of convolutions alone, and four times as many steps teach
-it more than four times as many pixels a step."""
 
 
 @final
@@ -108,10 +106,10 @@ class Autoencoding(Task):
     def network(self) -> nn.Module:
         from diffusers import AutoencoderKL
 
-        return cast(nn.Module, AutoencoderKL(**self.config))
+        return start_by_shrinking(cast(nn.Module, AutoencoderKL(**self.config)))
 
     def loss(self, net: Callable[..., Any], count: int, generator: torch.Generator) -> Tensor:
-        images = _cropped(2 * self.batches.pictures(count, generator).images - 1, CROP, generator)
+        images = 2 * self.batches.pictures(count, generator).images - 1
         model = cast(Any, net)
         inner = getattr(model, "_orig_mod", model)
         posterior = inner.encode(images).latent_dist
@@ -132,15 +130,6 @@ class Autoencoding(Task):
             errors.append((0.5 * (model.decode(z).sample - images)).square().mean((1, 2, 3)))
         psnr = -10 * torch.cat(errors).log10()
         return {"scaling_factor": 1 / float(torch.cat(latents).std()), "psnr": float(psnr.mean())}
-
-
-def _cropped(images: Float[Tensor, "B C H W"], side: int, generator: torch.Generator) -> Float[Tensor, "B C h w"]:
-    """A random square of all pictures, at one place; pictures that are not larger stay whole."""
-    size = images.shape[-1]
-    if size <= side:
-        return images
-    x, y = (int(torch.randint(size - side + 1, (), generator=generator, device=images.device)) for _ in range(2))
-    return images[..., y : y + side, x : x + side].contiguous(memory_format=torch.channels_last)
 
 
 def _slopes(images: Float[Tensor, "B C H W"], axis: int) -> Tensor:

@@ -67,7 +67,7 @@ AUTOENCODER: Mapping[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 3,
     "up_block_types": ["UpDecoderBlock2D"] * 3,
     "layers_per_block": 1,
-    "norm_num_groups": 8,
+    "norm_num_groups": LATENT_CHANNELS,
     "sample_size": MEMBERS["builtin-latent"].size,
     "mid_block_add_attention": False,
     "scaling_factor": 1.0,
