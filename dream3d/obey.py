@@ -37,9 +37,7 @@ class Obey(pl.Callback):
         asked: whether it was to stop.
     """
 
-    def __init__(
-        self, run: RunFolder, save: Callable[[StageModule], Any], line: Line, deadline: float | None
-    ) -> None:
+    def __init__(self, run: RunFolder, save: Callable[[StageModule], Any], line: Line, deadline: float | None) -> None:
         self.run = run
         self.save = save
         self.line = line
