@@ -24,7 +24,7 @@ from dream3d.commands.base import (
     say_json,
     whole,
 )
-from dream3d.commands.view import add_view, viewing
+from dream3d.commands.view import add_view, check_view, viewing
 from dream3d.recipes import Tree, find_recipe, read, recipes
 
 ABOUT = "Turn a prompt into a 3D asset."
@@ -157,6 +157,7 @@ def iso(text: str) -> float | str:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_view(args)
     recipe = _recipe(args)
     require_device(args.device or "auto")
     require_writable(args.out or OUT)

@@ -18,7 +18,7 @@ from dream3d.commands.base import (
     say_json,
     whole,
 )
-from dream3d.commands.view import add_view, viewing
+from dream3d.commands.view import add_view, check_view, viewing
 from dream3d.control import ask, goes_on
 from dream3d.runs import find
 
@@ -39,6 +39,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_view(args)
     changes = list(args.overrides)
     if args.max_minutes is not None:
         changes.append(f"max_minutes={args.max_minutes}")

@@ -48,6 +48,12 @@ def add_view(parser: Parser) -> None:
     _add_address(parser)
 
 
+def check_view(args: argparse.Namespace) -> None:
+    """Refuse an address without a page."""
+    if not args.view and (args.host is not None or args.port is not None):
+        raise UsageError("--host and --port say where the page of --view is; add --view.")
+
+
 def run(args: argparse.Namespace) -> int:
     path = Path(args.what)
     folder = None if path.suffix.lower() in FILES and not (path / STATE).exists() else find(args.what, args.out)
@@ -94,8 +100,6 @@ def restored(run: RunFolder, device: str) -> tuple[Renderer, Representation]:
 def viewing(args: argparse.Namespace, pipeline: Pipeline) -> Iterator[None]:
     """With --view, the page of what the pipeline does meanwhile, and after that for as long as somebody looks."""
     if not args.view:
-        if args.host is not None or args.port is not None:
-            raise UsageError("--host and --port say where the page of --view is; add --view.")
         yield
         return
     from dream3d.viewer import Viewer

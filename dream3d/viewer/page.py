@@ -54,7 +54,8 @@ class Page:
     def _stage(self) -> None:
         scene, camera = self._server.scene, self._server.initial_camera
         scene.set_up_direction("+y")
-        scene.add_grid("/grid", 4.0, 4.0, plane="xz", cell_size=0.1, section_size=0.5, position=(0.0, -FIT, 0.0))
+        ground = (0.0, -FIT, 0.0)
+        self.grid = scene.add_grid("/grid", 4.0, 4.0, plane="xz", cell_size=0.1, section_size=0.5, position=ground)
         camera.fov = FOV
         camera.position = (1.2, 0.85, 1.15 / math.tan(FOV / 2) * 0.9)
         camera.look_at = (0.0, 0.0, 0.0)
@@ -87,6 +88,8 @@ class Page:
 
     def update(self, snapshot: Snapshot) -> None:
         """The panel as the run is now."""
+        if snapshot.status != self._snapshot.status:
+            self._notice = ""  # it was about what was
         self._snapshot = snapshot
         self._describe()
         if self.bar.value != (value := round(100 * snapshot.done, 1)):
@@ -190,6 +193,7 @@ class Page:
             for node in nodes:
                 if node.visible != (name == shown):
                     node.visible = name == shown
+        self.grid.visible = shown is None or bool(self._there[shown])  # it would lie over a picture
         self.show.visible = len(self._there) > 1
         if self.show.value != shown and shown is not None:
             chosen, self._chosen = self._chosen, shown
