@@ -108,15 +108,20 @@ def viewing(args: argparse.Namespace, pipeline: Pipeline) -> Iterator[None]:
     viewer = Viewer(host=args.host or HERE, port=args.port)
     viewer.live = True
 
+    runs: list[RunFolder] = []
+
     def watch(run: RunFolder, stage: str) -> pl.Callback:
         viewer.follow(run)
+        runs.append(run)
         return Live(viewer)
 
     pipeline.watch = watch
     try:
         say(f"viewer {viewer.address}")
         yield
-        if viewer.watched():
+        if runs and viewer.watched():
+            viewer.live = False
+            viewer.follow(runs[-1], lambda run: restored(run, "cpu"))
             say("the viewer stays while somebody has it open; Ctrl-C ends it")
             with suppress(KeyboardInterrupt):
                 viewer.stay()

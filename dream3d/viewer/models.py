@@ -84,17 +84,39 @@ def read_glb(path: Path) -> tuple[bytes, Placed]:
 
 
 def _bounds(tree: dict[str, Any]) -> tuple[list[float], list[float]]:
-    """Bounding box of all positions, as the accessors state it; nodes are taken as unmoved."""
-    accessors = tree.get("accessors", [])
-    used = {p["attributes"].get("POSITION") for m in tree.get("meshes", []) for p in m["primitives"]} - {None}
-    boxes = [(accessors[i]["min"], accessors[i]["max"]) for i in used if "min" in accessors[i]]
-    if not boxes:
+    """Bounding box of the scene: that of every mesh, as its accessors state it, with its nodes' motions."""
+    nodes, scenes = tree.get("nodes", []), tree.get("scenes", [])
+    roots = scenes[tree.get("scene", 0)].get("nodes", []) if scenes else range(len(nodes))
+    waiting = [(index, np.eye(4)) for index in roots]
+    corners, left = [], len(nodes)
+    while waiting and left:  # a tree has every node once; another graph might go on for ever
+        (index, above), left = waiting.pop(), left - 1
+        node = nodes[index]
+        motion = above @ _motion(node)
+        waiting += [(child, motion) for child in node.get("children", [])]
+        for part in tree["meshes"][node["mesh"]]["primitives"] if "mesh" in node else ():
+            about = tree["accessors"][part["attributes"]["POSITION"]]
+            box = np.array([about["min"], about["max"]], float).reshape(2, 3)
+            inside = np.stack(np.meshgrid(*box.T), axis=-1).reshape(8, 3)
+            corners.append(inside @ motion[:3, :3].T + motion[:3, 3])
+    if not corners:
         return [-1.0] * 3, [1.0] * 3
-    low = np.min([np.asarray(box[0], float).reshape(3) for box in boxes], axis=0)
-    high = np.max([np.asarray(box[1], float).reshape(3) for box in boxes], axis=0)
-    if not np.isfinite([low, high]).all():
+    found = np.concatenate(corners)
+    if not np.isfinite(found).all():
         raise ValueError
-    return low.tolist(), high.tolist()
+    return found.min(axis=0).tolist(), found.max(axis=0).tolist()
+
+
+def _motion(node: dict[str, Any]) -> np.ndarray:
+    """A node's matrix, 4 x 4; glTF writes columns first, and quaternions as x, y, z, w."""
+    if "matrix" in node:
+        return np.array(node["matrix"], float).reshape(4, 4).T
+    x, y, z, w = (float(n) for n in node.get("rotation", (0, 0, 0, 1)))
+    turn = to_rotation(torch.tensor([[w, x, y, z]], dtype=torch.float64))[0].numpy()
+    motion = np.eye(4)
+    motion[:3, :3] = turn * np.array(node.get("scale", (1, 1, 1)), float).reshape(3)
+    motion[:3, 3] = np.array(node.get("translation", (0, 0, 0)), float).reshape(3)
+    return motion
 
 
 def read_points(path: Path) -> tuple[Points, Placed]:

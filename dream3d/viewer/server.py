@@ -27,6 +27,8 @@ LOG = logging.getLogger(__name__)
 PORT, TRIES = 8080, 100
 EVERY = 0.5
 """Seconds between two looks at the run, while somebody looks at the page."""
+RELOAD = 3.0
+"""Seconds that a browser may take to load the page again."""
 PIXELS = 160
 """Height of the pictures that visitors get of what is trained."""
 
@@ -171,8 +173,10 @@ class Viewer:
             self.page.picture(client, None if view is None else draw(renderer, representation, view))
 
     def stay(self) -> None:
-        """Return when nobody has the page open any more."""
-        while self.watched():
+        """Return when nobody has the page open any more, and has not come back either."""
+        gone = 0.0
+        while gone < RELOAD:
+            gone = 0.0 if self.watched() else gone + EVERY
             self._closed.wait(EVERY)
 
     def wait(self) -> None:

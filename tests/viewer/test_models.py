@@ -16,10 +16,10 @@ from dream3d.cameras import turntable
 from dream3d.checks import InputError
 from dream3d.gltf import write_glb
 from dream3d.renderers import March
+from dream3d.representations import Field
 from dream3d.splat_files import write_splats
 from dream3d.types import Mesh, Splats
 from dream3d.viewer.models import FIT, camera_at, draw, place, points, read_glb, read_points
-from tests.tiny_runs import small_field
 
 
 def some_splats(count: int = 50) -> Splats:
@@ -64,7 +64,24 @@ def test_a_mesh_that_would_fetch_something_is_refused(part: str, tmp_path: Path)
     read_glb(glb(tmp_path / "a.glb", **{part: [{"uri": "data:application/octet-stream;base64,AAAA"}]}))
 
 
-ONE = {"meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}]}
+ONE: dict[str, Any] = {"meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}], "nodes": [{"mesh": 0}]}
+BOX = [{"min": [-1, -1, -1], "max": [1, 1, 1]}]
+
+
+def test_nodes_move_their_meshes(tmp_path: Path) -> None:
+    """Half a turn around z and a scale of 2, then 10 along x, told twice: as three motions, and as a matrix."""
+    parts = {"rotation": [0, 0, 1, 0], "scale": [2, 2, 4], "translation": [10, 0, 0], "mesh": 0}
+    columns = [-2, 0, 0, 0, 0, -2, 0, 0, 0, 0, 4, 0, 10, 0, 0, 1]
+    for node in (parts, {"matrix": columns, "mesh": 0}):
+        nodes = [{"children": [1], "translation": [0, 5, 0]}, node]
+        tree = {**ONE, "accessors": BOX, "nodes": nodes, "scenes": [{"nodes": [0]}]}
+        _, placed = read_glb(glb(tmp_path / "a.glb", **tree))
+        assert placed.scale == pytest.approx(FIT / math.sqrt(24))
+        assert placed.position == pytest.approx((-10 * placed.scale, -5 * placed.scale, 0), abs=1e-6)
+
+
+def test_nodes_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
+    read_glb(glb(tmp_path / "a.glb", **{**ONE, "accessors": BOX, "nodes": [{"children": [0, 0], "mesh": 0}]}))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +89,11 @@ ONE = {"meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}]}
     [
         {"buffers": 1},
         {"images": [1]},
-        {"meshes": [{}]},
+        {"meshes": [{}], "nodes": [{"mesh": 0}]},
+        {"nodes": [{"children": [7]}, {}], "scenes": [{"nodes": [0]}]},
+        {"nodes": [{"matrix": [1, 2, 3]}]},
+        {"nodes": [{"rotation": "x"}]},
+        {"nodes": [{}], "scenes": [{}], "scene": 4},
         ONE,
         {"accessors": [{"min": [1], "max": [2]}], **ONE},
         {"accessors": [{"min": [1, 2, "x"], "max": [2, 3, 4]}], **ONE},
@@ -130,7 +151,7 @@ def test_a_visitor_stands_where_the_page_says() -> None:
 
 
 def test_a_picture_for_a_visitor() -> None:
-    field = small_field()
+    field = Field(levels=4, log2_table=10, base=4, finest=32, hidden=16, occupancy=16)
     pixels = draw(March(samples=16), field, camera_at((0.0, 1.0, 0.0, 0.0), (0, 0, 3.0), 0.7, 1.5, 16))
     assert pixels.shape == (16, 24, 3) and pixels.dtype == np.uint8
     assert (pixels[0, 0] == 255).all() and (pixels[8, 12] < 250).any()
