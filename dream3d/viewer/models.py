@@ -83,6 +83,7 @@ def read_glb(path: Path) -> tuple[bytes, Placed]:
     return data, place(low, high)
 
 
+@np.errstate(all="ignore")  # what is not finite is refused at the end
 def _bounds(tree: dict[str, Any]) -> tuple[list[float], list[float]]:
     """Bounding box of the scene: that of every mesh, as its accessors state it, with its nodes' motions."""
     nodes, scenes = tree.get("nodes", []), tree.get("scenes", [])
