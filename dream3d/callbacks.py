@@ -101,6 +101,15 @@ class LiveLine(pl.Callback):
             parts.append(f"next preview in {self.preview_every - step % self.preview_every}")
         return " · ".join(parts)
 
+    def waited(self, seconds: float) -> None:
+        """Time that is not the steps': the run was paused."""
+        self._began += seconds
+
+    def say(self, line: str) -> None:
+        """Something else in its place, until the next step."""
+        if not self.quiet:
+            self._say(line)
+
     def _say(self, line: str) -> None:
         if self._live:
             self._live.update(line)

@@ -22,6 +22,9 @@ from dream3d.kernels.environment import set_thread_policy
 COMMANDS = {
     "generate": "turn a prompt into a 3D asset",
     "resume": "go on with a run that was stopped or killed",
+    "pause": "let a run wait; resume lets it go on",
+    "stop": "let a run stop after the step in hand, with an asset",
+    "view": "watch a run or a file in the browser",
     "export": "write the asset of a finished run again, with other settings",
     "render": "draw pictures or a turntable of a run",
     "evaluate": "judge assets: R@1, similarity, Janus rate",

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
@@ -27,6 +27,7 @@ from dream3d.callbacks import (
 )
 from dream3d.checkpoints import newest, number_of, stored
 from dream3d.checks import Dream3DError, InputError, RunFolderError, in_range
+from dream3d.control import forget
 from dream3d.export import Export
 from dream3d.facts import describe, extras
 from dream3d.final import around, final_pictures
@@ -34,6 +35,7 @@ from dream3d.fitting import device_named, own_generators, seed_all, terminable
 from dream3d.fitting import fit as fit
 from dream3d.guards import Collapse, in_words, memory_line
 from dream3d.microscope import Microscope
+from dream3d.obey import Obey
 from dream3d.prompts import Prompt
 from dream3d.report import write_report
 from dream3d.representations.base import Representation
@@ -115,6 +117,8 @@ class Pipeline:
         self.renderer = list(self.stages.values())[-1].renderer
         """What draws the representation in hand: that of its stage, which need not be the last."""
         self._at: tuple[str, Stage] | None = None  # the stage that is being trained
+        self.watch: Callable[[RunFolder, str], pl.Callback] | None = None
+        """Makes one more callback for each stage, from its name: `--view` shows what happens there."""
         self.resolved = ""
         """The configuration as YAML, written into the run folder; `config.load` fills it in."""
 
@@ -169,6 +173,7 @@ class Pipeline:
         self._deadline = None if self.max_minutes is None else began + 60 * self.max_minutes
         with terminable(), own_generators():
             try:
+                forget(run)
                 if self.resolved and not run.config.exists():
                     write_atomically(run.config, self.resolved)
                 spent = describe(run, self.stages, self.extras(), self.device, resumed=saved, say=self.say)
@@ -302,16 +307,20 @@ class Pipeline:
         offset, ends = sum(steps[:number]), {sum(steps[: n + 1]) for n in range(len(steps))}
         title = f"stage {number + 1}/{len(steps)} {name}"
         interrupt, limit = Interrupt(), TimeLimit(self._deadline)
+        line = LiveLine(title, preview_every=self.preview_every, quiet=self.quiet)
         checkpoints = Checkpoints(run.ckpts, every=self.checkpoint_every, stage=name, offset=offset, ends=ends)
+        control = Obey(run, checkpoints.save, line, self._deadline)
         callbacks: list[pl.Callback] = [
             interrupt,
             Seeds(),
-            LiveLine(title, preview_every=self.preview_every, quiet=self.quiet),
+            line,
             Previews(run.progress, every=self.preview_every, offset=offset),
             Metrics(run, name),
             Microscope(run.path / "save" / "microscope", every=self.preview_every, stage=name, offset=offset),
             Collapse(run, name, self._warn),
             checkpoints,  # after all that reports: what is before it is on disk by then
+            *([self.watch(run, name)] if self.watch else []),
+            control,
             limit,
         ]
         try:
@@ -331,8 +340,9 @@ class Pipeline:
         run.update(forwards_per_step={**run.state().get("forwards_per_step", {}), **forwards})
         if interrupt.asked:
             return representation, Interrupted(f"interrupted at step {module.step_index}")
-        if limit.asked and (module.step_index < stage.steps or number + 1 < len(steps)):
-            return representation, f"{self.max_minutes:g} minutes are over at step {module.step_index} of stage {name}"
+        if (limit.asked or control.asked) and (module.step_index < stage.steps or number + 1 < len(steps)):
+            why = "stopped as asked" if control.asked else f"{self.max_minutes:g} minutes are over"
+            return representation, f"{why} at step {module.step_index} of stage {name}"
         return representation, ""
 
     def _finish(self, run: RunFolder, representation: Representation) -> None:

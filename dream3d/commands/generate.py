@@ -24,6 +24,7 @@ from dream3d.commands.base import (
     say_json,
     whole,
 )
+from dream3d.commands.view import add_view, check_view, viewing
 from dream3d.recipes import Tree, find_recipe, read, recipes
 
 ABOUT = "Turn a prompt into a 3D asset."
@@ -123,6 +124,7 @@ def add_arguments(parser: Parser) -> None:
     add("--no-export", action="store_true", help="stop after the optimisation, write no asset")
     add("--config", metavar="FILE", help="a recipe: its name (`dream3d config list`), or a YAML file")
     add("--set", type=assignment, action="append", metavar="KEY=VALUE", help="set any key; --KEY VALUE does the same")
+    add_view(parser)
     add("--dry-run", action="store_true", help="print the resolved configuration and stop")
     add_common(parser)
     # What is not given is left to the recipe, which may be that of another run.
@@ -155,6 +157,7 @@ def iso(text: str) -> float | str:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_view(args)
     recipe = _recipe(args)
     require_device(args.device or "auto")
     require_writable(args.out or OUT)
@@ -170,7 +173,8 @@ def run(args: argparse.Namespace) -> int:
         say(resolved.rstrip())
         return 0
     pipeline.quiet = args.quiet
-    folder = pipeline.run()
+    with viewing(args, pipeline):
+        folder = pipeline.run()
     if args.json:
         files = [str(path) for path in sorted((folder / "export").rglob("*")) if path.is_file()]
         say_json({"run": str(folder), "files": files})

@@ -17,7 +17,7 @@ ABOUT = "List, show or remove runs."
 EXAMPLE = "dream3d runs show latest"
 
 ACTIONS = ("list", "show", "rm")
-RUNNING = "running"
+RUNNING, PAUSED = "running", "paused"
 
 
 def add_arguments(parser: Parser) -> None:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 def status(state: Mapping[str, Any]) -> str:
     """The run's status; one that says it is running while its process is gone was cut off."""
     said = str(state.get("status", "unknown"))
-    return "cut off" if said == RUNNING and not _alive(state.get("pid")) else said
+    return "cut off" if said in (RUNNING, PAUSED) and not _alive(state.get("pid")) else said
 
 
 def _alive(pid: object) -> bool:
@@ -107,7 +107,7 @@ def _worded(value: object) -> str:
 
 def _remove(args: argparse.Namespace, runs: list[RunFolder]) -> int:
     for run in runs:
-        if status(run.state()) == RUNNING:
+        if status(run.state()) in (RUNNING, PAUSED):
             raise RunFolderError(f"{run.path} is running (pid {run.state().get('pid')}): stop it first.")
     for run in runs:
         shutil.rmtree(run.path)
