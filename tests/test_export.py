@@ -81,15 +81,17 @@ def nothing(points):
 @pytest.mark.parametrize(("depth", "components", "euler"), [(box, 1, 2), (torus, 1, 0), (two_balls, 2, 4)])
 def test_export_writes_a_checked_asset(depth, components, euler, tmp_path):
     said = []
-    written = Export(formats=("glb", "obj"), **SMALL)(Analytic(depth), tmp_path, "thing", {"seed": 0}, say=said.append)
+    forms = ("glb", "obj", "usd", "ply")
+    written = Export(formats=forms, **SMALL)(Analytic(depth), tmp_path, "thing", {"seed": 0}, say=said.append)
     assert written[0] == tmp_path / "thing.glb" and all(path.is_file() for path in written)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == sorted(p.name for p in written)
     assert any("UV atlas" in line for line in said)
     facts = json.loads((tmp_path / "check.json").read_text())
     assert facts["components"] == components and facts["watertight"] and 600 < facts["faces"] <= 816
-    assert 0.2 < facts["uv_use"] < 1
+    assert 0.2 < facts["uv_use"] < 1 and facts["uv_overlap"] < 1e-3
     assert facts["textures"] == {name: [128, 128] for name in ("basecolor.png", "orm.png", "normal.png")}
-    assert facts["bytes"]["thing.glb"] == (tmp_path / "thing.glb").stat().st_size
+    assert facts["bytes"] == {f"thing.{end}": (tmp_path / f"thing.{end}").stat().st_size
+                              for end in ("glb", "usdz", "ply", "obj")}  # fmt: skip
     (read,) = trimesh.load_scene(tmp_path / "thing.glb").geometry.values()
     assert (len(read.faces), len(read.vertices)) == (facts["faces"], facts["vertices"])
     read.merge_vertices(merge_tex=True, merge_norm=True)
@@ -117,6 +119,34 @@ def test_surface_is_asked_for_with_the_given_settings():
     thing = Analytic(box)
     Export(iso=0.02, **SMALL).textured(thing)
     assert thing.asked == {"iso": 0.02, "resolution": 32}
+
+
+def test_occlusion_is_a_map_when_asked_for():
+    def cup(points):
+        radius = points.norm(dim=-1)
+        return torch.stack([0.8 - radius, radius - 0.5, 0.1 - points[..., 1]]).amin(0)
+
+    thing = Analytic(cup)
+    bare, cast = (Export(occlusion=on, **SMALL).textured(thing).material.orm[..., 0] for on in (False, True))
+    assert float(bare.min()) == 1 and float(cast.min()) < 0.5 < 0.99 < float(cast.max())
+
+
+def test_a_fallback_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("dream3d.texturing.MOST_FACES", 100)
+    told = []
+    Export(**SMALL)(Analytic(box), tmp_path, "box", {}, warn=told.append)
+    assert len(told) == 1 and "using a box projection" in told[0]
+    with pytest.warns(UserWarning, match="using a box projection"):
+        Export(**SMALL)(Analytic(box), tmp_path, "box", {})
+
+
+def test_a_surface_is_triangles_in_ply(tmp_path):
+    """With the field's colours at the vertices; Gaussians stay Gaussians (below)."""
+    ply, _ = Export(formats=("ply",), size_m=0.5, **SMALL)(Analytic(box), tmp_path, "box", {})[::3]
+    read = trimesh.load(ply, process=False)
+    assert read.is_watertight and max(read.extents) == pytest.approx(0.5)
+    front = read.vertices[:, 2] == read.vertices[:, 2].max()
+    assert front.any() and (read.visual.vertex_colors[front, :3] == [230, 0, 0]).all()
 
 
 def test_no_surface_writes_no_file(tmp_path):
@@ -218,7 +248,7 @@ def test_gaussians_are_placed_like_surfaces(tmp_path):
 
 
 def test_only_gaussians_are_written_as_gaussians(tmp_path):
-    message = "^formats: ply, spz are for Gaussians; a Analytic has glb and obj.$"
+    message = "^formats: spz are for Gaussians; a Analytic has glb, obj, usd and ply.$"
     with pytest.raises(InputError, match=message):
         Export(formats=("glb", "ply", "spz"), **SMALL)(Analytic(box), tmp_path / "out", "thing", {})
     empty = Cloud(nothing)
