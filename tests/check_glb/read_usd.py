@@ -3,16 +3,17 @@
 import json
 import sys
 
-from pxr import Usd, UsdGeom, UsdShade, UsdUtils
+from pxr import Usd, UsdGeom, UsdShade, UsdValidation
 
 
 def main():
     path = sys.argv[1]
-    checker = UsdUtils.ComplianceChecker(arkit=True, skipARKitRootLayerCheck=False)
-    checker.CheckCompliance(path)
-    for kind in ("Errors", "FailedChecks", "Warnings"):
-        print(kind, json.dumps(getattr(checker, f"Get{kind}")(), indent=1))
     stage = Usd.Stage.Open(path)
+    validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
+    found = UsdValidation.ValidationContext(validators).Validate(stage)
+    print(f"{len(validators)} validators, {len(found)} findings")
+    for one in found:
+        print(" ", one.GetType(), one.GetName(), one.GetMessage())
     print(json.dumps(dict(stage.GetRootLayer().customLayerData)))
     print("up", UsdGeom.GetStageUpAxis(stage), "metres", UsdGeom.GetStageMetersPerUnit(stage))
     for prim in stage.Traverse():
