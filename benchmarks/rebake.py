@@ -60,6 +60,20 @@ class Bumps(Representation):
         return self.surface().mesh
 
 
+class Found(Representation):
+    """A surface that is not looked for again."""
+
+    def __init__(self, surfaced: Surfaced) -> None:
+        super().__init__()
+        self.surfaced = surfaced
+
+    def surface(self, *, iso: float | None = None, resolution: int = 128) -> Surfaced:
+        return self.surfaced
+
+    def to_mesh(self) -> Mesh:
+        return self.surfaced.mesh
+
+
 @dataclass(frozen=True)
 class Pictures:
     """B H W 3 over white, sRGB-coded, and what is covered (B H W 1)."""
@@ -148,8 +162,7 @@ def main() -> None:
     truth = of_surface(surfaced, fine)
     rows, strips = [("faces", "rendered", "colour", "lit", "lit, no map")], [truth.lit]
     for faces in map(int, args.faces.split(",")):
-        export = Export(faces=faces, texture_size=args.texture_size, resolution=args.resolution)
-        mesh = export.textured(source)
+        mesh = Export(faces=faces, texture_size=args.texture_size).textured(Found(surfaced))
         made, bare = of_asset(mesh, fine), of_asset(mesh, fine, mapped=False)
         covered = truth.alpha + made.alpha
         compared = [(made.color, rendered), (made.color, truth.color), (made.lit, truth.lit), (bare.lit, truth.lit)]

@@ -276,8 +276,8 @@ def limit_processor_time(seconds: float) -> None:
         import resource
     except ImportError:  # not on Windows, where the parent's clock is all there is
         return
-    whole = max(1, math.ceil(seconds))
-    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
+    whole, (_, most) = max(1, math.ceil(seconds)), resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (whole if most == resource.RLIM_INFINITY else min(whole, most), most))
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ def unwrap(
     nothing: the limit is on work done, and a clock stops only a child that has hung (`PATIENCE`).
 
     Args:
-        mesh: xatlas takes 4 s of processor time at 20k faces, and about as much for every 20k more.
+        mesh: xatlas takes up to 4 s of processor time at 20k faces, and at most as much for every 20k more.
         texture: side of the square texture, texels.
         gutter: empty texels between charts.
         seconds: processor time that xatlas may take; 0 goes for the box projection.

@@ -38,11 +38,11 @@ def describe(objects):
 
 
 def panorama(world, path):
-    """Blender's panoramas have -X in the middle, +Y on the right; ours have +Z (Blender's -Y), +X on the left."""
+    """Blender's panoramas have +X in the middle, +Y on the left; ours have +Z (Blender's -Y), +X on the left."""
     nodes, links = world.node_tree.nodes, world.node_tree.links
     picture, turn, where = (nodes.new(f"ShaderNode{kind}") for kind in ("TexEnvironment", "Mapping", "TexCoord"))
     picture.image = bpy.data.images.load(str(Path(path).resolve()))
-    turn.inputs["Rotation"].default_value[2] = math.radians(-90)
+    turn.inputs["Rotation"].default_value[2] = math.radians(90)
     links.new(where.outputs["Generated"], turn.inputs["Vector"])
     links.new(turn.outputs["Vector"], picture.inputs["Vector"])
     links.new(picture.outputs["Color"], nodes["Background"].inputs[0])
