@@ -7,6 +7,7 @@ numpy, scipy and xatlas only: `texturing.unwrap` runs this file as a script in a
 from __future__ import annotations
 
 import io
+import math
 import sys
 
 import numpy as np
@@ -21,6 +22,12 @@ REPACKS = 5
 MIN_USE = 0.35
 """Share of the texture below which the gutters are made thinner."""
 
+BLOCK = 20_000
+"""Faces that xatlas gets as one mesh: its time grows faster than their square, and blocks run side by side."""
+
+MANY_CHARTS = 3000
+"""From here on charts are packed as boxes on shelves: xatlas would take longer for that than for making them."""
+
 # The picture's right and up for faces that look along +X, -X, +Y, -Y, +Z, -Z; right x up = the face's own direction.
 BOX_RIGHT = np.array([[0, 0, -1], [0, 0, 1], [1, 0, 0], [-1, 0, 0], [1, 0, 0], [-1, 0, 0]], dtype=np.float64)
 BOX_UP = np.array([[0, 1, 0], [0, 1, 0], [0, 0, -1], [0, 0, -1], [0, 1, 0], [0, 1, 0]], dtype=np.float64)
@@ -33,8 +40,22 @@ def xatlas_charts(vertices: NDArray, faces: NDArray, texture: int, gutter: int) 
     """Charts and packing by xatlas, with `gutter` empty texels between charts of a `texture` x `texture` image.
 
     A surface in thousands of charts would consist of gutters: those are halved, down to one texel, until the charts
-    cover `MIN_USE` of the texture.
+    cover `MIN_USE` of the texture. More than `BLOCK` faces are divided into blocks of space, charted by themselves.
     """
+    source, corners, texels, side = _charted(vertices, faces, texture, gutter)
+    placed = corners[~(texels == 0).all(1)[corners].all(1)]
+    chart = _connected(placed, np.zeros(len(placed), dtype=np.int64))
+    if chart.max() >= MANY_CHARTS:
+        return _with_slivers(source, corners, _on_shelves(texels, placed, chart, texture, gutter))
+    while True:
+        split, packed, uv = _packed(texels, corners, side, texture, gutter)
+        if gutter <= 1 or _covered(uv, packed) >= MIN_USE:
+            return _with_slivers(source[split], packed.astype(np.int64), uv)
+        gutter //= 2
+
+
+def _charted(vertices: NDArray, faces: NDArray, texture: int, gutter: int) -> tuple[NDArray, NDArray, NDArray, int]:
+    """The old index of each vertex, the faces in their order, places in texels, and the side of that picture."""
     import xatlas
 
     charts = xatlas.ChartOptions()
@@ -43,17 +64,59 @@ def xatlas_charts(vertices: NDArray, faces: NDArray, texture: int, gutter: int) 
     packing.padding = gutter
     packing.resolution = texture
     atlas = xatlas.Atlas()
-    atlas.add_mesh(vertices.astype(np.float32), faces.astype(np.uint32))
+    blocks = _blocks(vertices[faces].mean(1), BLOCK)
+    of_block = []
+    for block in blocks:
+        used, inner = np.unique(faces[block], return_inverse=True)
+        of_block.append(used)
+        atlas.add_mesh(vertices[used].astype(np.float32), inner.reshape(-1, 3).astype(np.uint32))
     atlas.generate(charts, packing)
-    source, corners, uv = atlas[0]
-    if corners.shape != faces.shape or not np.array_equal(source[corners], faces):
-        raise RuntimeError("xatlas changed the triangles")
-    texels = uv * np.array([atlas.width, atlas.height], dtype=np.float32)
-    while True:
-        split, packed, uv = _packed(texels, corners, max(atlas.width, atlas.height), texture, gutter)
-        if gutter <= 1 or _covered(uv, packed) >= MIN_USE:
-            return _with_slivers(source[split].astype(np.int64), packed.astype(np.int64), uv)
-        gutter //= 2
+    sources, corners, uvs, count = [], np.empty_like(faces), [], 0
+    for i, (block, used) in enumerate(zip(blocks, of_block, strict=True)):
+        source, inner, uv = atlas[i]
+        if inner.shape != faces[block].shape or not np.array_equal(used[source[inner]], faces[block]):
+            raise RuntimeError("xatlas changed the triangles")
+        corners[block] = inner.astype(np.int64) + count
+        sources.append(used[source])
+        uvs.append(uv)
+        count += len(source)
+    texels = np.concatenate(uvs) * np.array([atlas.width, atlas.height], dtype=np.float32)
+    return np.concatenate(sources).astype(np.int64), corners, texels, max(atlas.width, atlas.height)
+
+
+def _blocks(middle: NDArray, most: int) -> list[NDArray[np.int64]]:
+    """Faces (by their middles) in blocks of `most` or fewer, halved across their longest extent; each in order."""
+    done, todo = [], [np.arange(len(middle))]
+    while todo:
+        block = todo.pop()
+        if len(block) <= most:
+            done.append(np.sort(block))
+            continue
+        axis = int(np.ptp(middle[block], axis=0).argmax())
+        order = block[np.argsort(middle[block, axis], kind="stable")]
+        todo += [order[len(order) // 2 :], order[: len(order) // 2]]
+    return done
+
+
+def _on_shelves(texels: NDArray, corners: NDArray, chart: NDArray, texture: int, gutter: int) -> NDArray[np.float32]:
+    """UVs of charts that are packed as boxes; vertices in none stay at (0, 0)."""
+    used, corners = np.unique(corners, return_inverse=True)
+    owner = np.zeros(len(used), dtype=np.int64)
+    owner[corners.reshape(-1)] = chart.repeat(3)
+    flat = texels[used].astype(np.float64)
+    low, size = _boxes(flat, owner, int(chart.max()) + 1)
+    scale, corner = _fit_shelves(size, texture, gutter)
+    uv = np.zeros_like(texels, dtype=np.float32)
+    uv[used] = ((flat - low[owner]) * scale + corner[owner]) / texture
+    return uv
+
+
+def _boxes(points: NDArray, owner: NDArray, count: int) -> tuple[NDArray, NDArray]:
+    """Low corner and size of each owner's points."""
+    low, high = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
+    np.minimum.at(low, owner, points)
+    np.maximum.at(high, owner, points)
+    return low, high - low
 
 
 def _with_slivers(source: NDArray, corners: NDArray, uv: NDArray) -> Atlas:
@@ -151,11 +214,8 @@ def box_charts(vertices: NDArray, faces: NDArray, texture: int, gutter: int) -> 
     look[chart] = direction
     points = vertices[source]
     flat = np.stack([(points * BOX_RIGHT[look[owner]]).sum(1), -(points * BOX_UP[look[owner]]).sum(1)], axis=1)
-    low = np.full((count, 2), np.inf)
-    high = np.full((count, 2), -np.inf)
-    np.minimum.at(low, owner, flat)
-    np.maximum.at(high, owner, flat)
-    scale, corner = _fit_shelves(high - low, texture, gutter)
+    low, size = _boxes(flat, owner, count)
+    scale, corner = _fit_shelves(size, texture, gutter)
     uv = ((flat - low[owner]) * scale + corner[owner]) / texture
     return source, corners.reshape(-1, 3), uv.astype(np.float32)
 
@@ -210,8 +270,22 @@ def _shelves(box: NDArray, order: NDArray, texture: int) -> NDArray | None:
     return corner
 
 
+def limit_processor_time(seconds: float) -> None:
+    """End this process after so many seconds of work on all its threads; a busy machine does not shorten them."""
+    try:
+        import resource
+    except ImportError:  # not on Windows, where the parent's clock is all there is
+        return
+    whole, (_, most) = max(1, math.ceil(seconds)), resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (whole if most == resource.RLIM_INFINITY else min(whole, most), most))
+
+
 def main() -> None:
-    """Arrays come in as an .npz on standard input and leave as an .npz on standard output."""
+    """Arrays come in as an .npz on standard input and leave as an .npz on standard output.
+
+    The first argument is the limit of processor time, seconds.
+    """
+    limit_processor_time(float(sys.argv[1]))
     with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as given:
         source, corners, uv = xatlas_charts(
             given["vertices"], given["faces"], int(given["texture"]), int(given["gutter"])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dream3d.checks import InputError, RunError, in_range, one_of
 from dream3d.gltf import JSON as JSON
-from dream3d.gltf import TEXTURES, write_textures
+from dream3d.gltf import TEXTURES, write_ply, write_textures
 from dream3d.gltf import write_glb as write_glb
 from dream3d.gltf import write_obj as write_obj
 from dream3d.media import sheet, to_bytes, write_picture
@@ -27,8 +27,9 @@ from dream3d.representations.image import Image
 from dream3d.runs import write_atomically
 from dream3d.splat_files import Axes, write_splats
 from dream3d.splat_files.base import AXES
-from dream3d.texturing import bake, unwrap
+from dream3d.texturing import bake, overlap, unwrap
 from dream3d.types import Mesh, Splats
+from dream3d.usd import write_usd
 
 GUTTER = 4
 """Texels between charts; two mip levels below, charts are still one texel apart."""
@@ -42,7 +43,10 @@ SPLATS = {
 }
 """Formats of Gaussians, and how their files end."""
 
-FORMATS = ("glb", "obj", "png", *SPLATS)
+FORMATS = ("glb", "obj", "usd", "png", *SPLATS)
+
+SUFFIXES = (".glb", ".obj", ".usdz", ".ply")
+"""Of files that hold a surface."""
 
 VISIBLE = 0.1
 """Opacity from which a Gaussian counts when the size of an asset is asked for."""
@@ -59,27 +63,28 @@ class Export:
     """Surface, clean-up, decimation, UV atlas, baked textures, files.
 
     Args:
-        formats: "glb" (glTF 2.0, everything in one file), "obj" (with MTL and PNGs); "png", for an `Image` alone: its
-            pictures, and a contact sheet where there are several. For Gaussians also "ply" (3DGS), "compressed-ply"
-            (SuperSplat), "splat", "spz" and "splat-glb" (KHR_gaussian_splatting, experimental); with none but these, no
-            surface is looked for.
-        faces: triangles at most, about. The UV atlas takes 2 s at 20 000 and four times that at 50 000.
+        formats: "glb" (glTF 2.0, everything in one file), "obj" (with MTL and PNGs), "usd" (USDZ, everything in one
+            file), "ply" (triangles with coloured vertices, no textures); "png", for an `Image` alone: its pictures, and
+            a contact sheet where there are several. For Gaussians "ply" (3DGS), "compressed-ply" (SuperSplat), "splat",
+            "spz" and "splat-glb" (KHR_gaussian_splatting, experimental); with none but these, no surface is looked for.
+        faces: triangles at most, about.
         texture_size: side of the square textures, texels.
         resolution: cells along an axis when the surface is looked for.
         iso: level of the surface in the representation's own unit; None chooses it.
         size_m: length of the longest side in metres; None keeps the training size (about 2 m).
         ground: put the lowest point on y = 0 and the middle over the origin.
         unlit: write KHR_materials_unlit: viewers show the baked colours without lighting them.
-        seconds: time limit of the UV atlas, after which a coarser one is used.
+        occlusion: cast rays for the occlusion map, unless the representation has one of its own.
+        seconds: processor time that the UV atlas may take, after which a coarser one is used; see `unwrap`.
         splat_axes: of PLY and .splat files: "opengl" (y up) or "opencv" (y down); see `write_splats`.
     """
 
     def __init__(
         self,
         *,
-        formats: tuple[Literal["glb", "obj", "png", "ply", "compressed-ply", "splat", "spz", "splat-glb"], ...] = (
-            "glb",
-        ),
+        formats: tuple[
+            Literal["glb", "obj", "usd", "png", "ply", "compressed-ply", "splat", "spz", "splat-glb"], ...
+        ] = ("glb",),
         faces: int = 20000,
         texture_size: int = 1024,
         resolution: int = 128,
@@ -87,6 +92,7 @@ class Export:
         size_m: float | None = None,
         ground: bool = False,
         unlit: bool = False,
+        occlusion: bool = False,
         seconds: float = 60.0,
         splat_axes: Axes = "opengl",
     ) -> None:
@@ -109,6 +115,7 @@ class Export:
         self.size_m = size_m
         self.ground = ground
         self.unlit = unlit
+        self.occlusion = occlusion
         self.seconds = seconds
         self.splat_axes: Axes = splat_axes
 
@@ -120,6 +127,7 @@ class Export:
         extras: Mapping[str, JSON],
         *,
         say: Callable[[str], None] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> list[Path]:
         """Write `folder/name.glb` and what belongs to it; returns the files, the asked-for formats first.
 
@@ -129,6 +137,7 @@ class Export:
             name: file name without ending.
             extras: JSON values to embed (prompt, seed, ...).
             say: receives a line before each part of the work.
+            warn: receives a line when something else is done than was asked for; None raises it as a UserWarning.
 
         Raises:
             RunError: there is no surface. No file is written.
@@ -138,14 +147,16 @@ class Export:
             raise InputError(f"export name: expected a plain file name, got '{name}'.")
         if "png" in self.formats:
             return self._pictures(representation, Path(folder), name)
-        endings = [SPLATS[form] for form in self.formats if form in SPLATS]
+        # What "ply" means depends on what there is.
+        triangles = "ply" in self.formats and not isinstance(representation, HasSplats)
+        endings = [SPLATS[form] for form in self.formats if form in SPLATS and not (triangles and form == "ply")]
         splats = self._splats(representation) if endings else None
         surface = len(endings) < len(self.formats)
-        mesh = self.textured(representation, say=say) if surface else None
+        mesh = self.textured(representation, colored=triangles, say=say, warn=warn) if surface else None
         say = say or _silent
         folder = Path(folder)
         written = [] if mesh is None else self._surface_files(mesh, folder, name, extras, say)
-        meshes = [path for path in written if path.suffix in (".glb", ".obj")]
+        meshes = [path for path in written if path.suffix in SUFFIXES]
         facts = {} if mesh is None else check(mesh, meshes)
         if splats is not None:
             say(f"writing {len(splats):,} Gaussians")
@@ -165,6 +176,14 @@ class Export:
             say(f"writing {name}.glb")
             write_glb(mesh, folder / f"{name}.glb", extras, unlit=self.unlit)
             written.append(folder / f"{name}.glb")
+        if "usd" in self.formats:
+            say(f"writing {name}.usdz")
+            write_usd(mesh, folder / f"{name}.usdz", extras, unlit=self.unlit)
+            written.append(folder / f"{name}.usdz")
+        if mesh.colors is not None:
+            say(f"writing {name}.ply")
+            write_ply(mesh, folder / f"{name}.ply")
+            written.append(folder / f"{name}.ply")
         if "obj" in self.formats:
             say(f"writing {name}.obj")
             written += write_obj(mesh, folder / f"{name}.obj")
@@ -174,8 +193,9 @@ class Export:
 
     def _splats(self, representation: Representation) -> Splats:
         if not isinstance(representation, HasSplats):
-            forms = ", ".join(form for form in self.formats if form in SPLATS)
-            raise InputError(f"formats: {forms} are for Gaussians; a {type(representation).__name__} has glb and obj.")
+            forms = ", ".join(form for form in self.formats if form in SPLATS and form != "ply")
+            kind = type(representation).__name__
+            raise InputError(f"formats: {forms} are for Gaussians; a {kind} has glb, obj, usd and ply.")
         splats = representation.to_splats()
         if not len(splats):
             raise RunError("no Gaussians are left to export.")
@@ -200,8 +220,22 @@ class Export:
             write_picture(written[0], sheet(pictures))
         return written
 
-    def textured(self, representation: Representation, *, say: Callable[[str], None] | None = None) -> Mesh:
-        """The finished mesh without writing it: UVs, normals and material; placed by `size_m` and `ground`."""
+    def textured(
+        self,
+        representation: Representation,
+        *,
+        colored: bool = False,
+        say: Callable[[str], None] | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> Mesh:
+        """The finished mesh without writing it: UVs, normals and material; placed by `size_m` and `ground`.
+
+        Args:
+            representation: what was trained.
+            colored: give the vertices colours too.
+            say: as for `__call__`.
+            warn: as for `__call__`.
+        """
         say = say or _silent
         say(f"looking for the surface in {self.resolution}³ cells")
         surfaced = representation.surface(iso=self.iso, resolution=self.resolution)
@@ -209,13 +243,15 @@ class Export:
         say(f"surface of {len(whole.faces):,} faces; reducing to {self.faces:,}")
         # Decimation can pinch off crumbs.
         mesh = clean(decimate(whole, self.faces))
-        mesh = replace(mesh, normals=vertex_normals(mesh), colors=None)
+        colors = surfaced.bake(mesh.vertices)["base_color"].detach().cpu() if colored else None
+        mesh = replace(mesh, normals=vertex_normals(mesh), colors=colors)
         say(f"UV atlas of {len(mesh.faces):,} faces")
-        mesh = unwrap(mesh, texture=self.texture_size, gutter=GUTTER, seconds=self.seconds)
+        mesh = unwrap(mesh, texture=self.texture_size, gutter=GUTTER, seconds=self.seconds, warn=warn)
         say(f"baking textures of {self.texture_size}²")
         detailed = whole if len(whole.faces) > len(mesh.faces) else None
-        mesh = replace(mesh, material=bake(mesh, surfaced.bake, texture=self.texture_size, surface=detailed))
-        return self._placed(mesh)
+        size, occluded = self.texture_size, self.occlusion
+        material = bake(mesh, surfaced.bake, texture=size, surface=detailed, occluded=occluded)
+        return self._placed(replace(mesh, material=material))
 
     def _placed(self, mesh: Mesh) -> Mesh:
         scale, shift = self._placement(mesh.vertices)
@@ -236,12 +272,14 @@ class Export:
 def check(mesh: Mesh, files: list[Path]) -> dict[str, Any]:
     """Facts about an exported mesh, as JSON: what a user asks before putting it into a scene.
 
-    `uv_use` is the share of the texture inside UV triangles; `bounds` and `size` are metres.
+    `uv_use` is the share of the texture inside UV triangles, `uv_overlap` the share of its used texels that lie inside
+    two of them; `bounds` and `size` are metres.
     """
     shape = topology(mesh)
     low, high = (x.tolist() for x in (mesh.vertices.amin(0).double(), mesh.vertices.amax(0).double()))
     material = mesh.material
     images = {} if material is None else {field: getattr(material, field) for field in TEXTURES}
+    texels = max((max(image.shape[:2]) for image in images.values() if image is not None), default=1024)
     return {
         "faces": len(mesh.faces),
         "vertices": len(mesh.vertices),
@@ -249,6 +287,7 @@ def check(mesh: Mesh, files: list[Path]) -> dict[str, Any]:
         "watertight": shape.watertight,
         "manifold": shape.manifold,
         "uv_use": None if mesh.uv is None else round(_area(mesh.uv[mesh.faces].double().numpy()), 4),
+        "uv_overlap": None if mesh.uv is None else round(overlap(mesh, texture=texels), 6),
         "bounds": {"low": _short(low), "high": _short(high)},
         "size": _short([b - a for a, b in zip(low, high, strict=True)]),
         "textures": {TEXTURES[field]: list(image.shape[:2]) for field, image in images.items() if image is not None},

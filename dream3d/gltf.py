@@ -1,4 +1,4 @@
-"""Mesh files: GLB (glTF 2.0 binary), OBJ with its material, and the texture images; written atomically.
+"""Mesh files: GLB (glTF 2.0 binary), OBJ with its material, PLY, and the texture images; written atomically.
 
 The same mesh gives the same bytes: no timestamps, no random identifiers, no order that depends on hashing.
 """
@@ -51,7 +51,7 @@ def write_glb(mesh: Mesh, path: Path, extras: Mapping[str, JSON], *, unlit: bool
 
     if not len(mesh.faces):
         raise InputError("write_glb: expected at least one triangle, got none.")
-    extras = _checked_json(extras)
+    extras = checked_json(extras)
     surface = trimesh.Trimesh(
         mesh.vertices.detach().cpu().numpy(),
         mesh.faces.detach().cpu().numpy(),
@@ -94,8 +94,7 @@ def write_obj(mesh: Mesh, path: Path) -> list[Path]:
         lines += _rows("v", np.concatenate([vertices, *colors], axis=1))
     else:
         lines += [f"mtllib {path.stem}.mtl"]
-        points, first, new_of = np.unique(vertices, axis=0, return_index=True, return_inverse=True)
-        position = new_of.reshape(-1)[corner]
+        points, _, position = shared(mesh)
         uv = mesh.uv.detach().cpu().double().numpy()
         lines += _rows("v", points) + _rows("vt", np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1))
     if mesh.normals is not None:
@@ -119,21 +118,69 @@ def write_obj(mesh: Mesh, path: Path) -> list[Path]:
     return [path, *written]
 
 
+def write_ply(mesh: Mesh, path: Path) -> None:
+    """Binary PLY: triangles, and for each vertex its normal and its sRGB-coded colour where there are any. No textures.
+
+    Positions are shared across UV seams.
+
+    Raises:
+        InputError: the mesh is empty.
+    """
+    if not len(mesh.faces):
+        raise InputError("write_ply: expected at least one triangle, got none.")
+    points, first, corner = shared(mesh)
+    columns: list[tuple[str, str, NDArray]] = [(name, "<f4", points[:, i]) for i, name in enumerate("xyz")]
+    if mesh.normals is not None:
+        normals = mesh.normals.detach().cpu().numpy()[first]
+        columns += [(name, "<f4", normals[:, i]) for i, name in enumerate(("nx", "ny", "nz"))]
+    if mesh.colors is not None:
+        levels = _levels(mesh.colors)[first]
+        columns += [(name, "u1", levels[:, i]) for i, name in enumerate(("red", "green", "blue"))]
+    vertices = np.empty(len(points), dtype=[(name, kind) for name, kind, _ in columns])
+    for name, _, values in columns:
+        vertices[name] = values
+    faces = np.empty(len(corner), dtype=[("count", "u1"), ("corners", "<i4", 3)])
+    faces["count"], faces["corners"] = 3, corner
+    kinds = {"<f4": "float", "u1": "uchar"}
+    head = ["ply", "format binary_little_endian 1.0", f"comment dream3d {__version__}: y-up, front +Z, metres"]
+    head += [f"element vertex {len(vertices)}", *(f"property {kinds[kind]} {name}" for name, kind, _ in columns)]
+    head += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header"]
+    data = ("\n".join(head) + "\n").encode() + vertices.tobytes() + faces.tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, data)
+
+
+def shared(mesh: Mesh) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """One vertex for each place: the places, an old vertex at each, and the faces in places."""
+    vertices = mesh.vertices.detach().cpu().float().numpy()
+    points, first, new_of = np.unique(vertices, axis=0, return_index=True, return_inverse=True)
+    return points, first, new_of.reshape(-1)[mesh.faces.detach().cpu().numpy()]
+
+
 def write_textures(material: Material, folder: Path) -> list[Path]:
     """The material's images as 8-bit PNG: basecolor.png, orm.png, normal.png."""
     written = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in texture_files(material).items():
+        write_atomically(folder / name, data)
+        written.append(folder / name)
+    return written
+
+
+def texture_files(material: Material) -> dict[str, bytes]:
+    """The PNGs of `write_textures` by their names."""
+    files = {}
     for field, name in TEXTURES.items():
         image = getattr(material, field)
         if image is not None:
             data = io.BytesIO()
             _picture(image).save(data, format="PNG")
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / name, data.getvalue())
-            written.append(folder / name)
-    return written
+            files[name] = data.getvalue()
+    return files
 
 
-def _checked_json(extras: Mapping[str, JSON]) -> dict[str, Any]:
+def checked_json(extras: Mapping[str, JSON]) -> dict[str, Any]:
+    """A copy of `extras`, or an InputError where something is not JSON."""
     try:
         return json.loads(json.dumps(dict(extras), allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -143,8 +190,11 @@ def _checked_json(extras: Mapping[str, JSON]) -> dict[str, Any]:
 def _picture(image: Float[Tensor, "H W 3"]):
     from PIL import Image
 
-    levels = (image.detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()
-    return Image.fromarray(np.ascontiguousarray(levels))
+    return Image.fromarray(np.ascontiguousarray(_levels(image)))
+
+
+def _levels(values: Float[Tensor, "*N 3"]) -> NDArray[np.uint8]:
+    return (values.detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()
 
 
 def _pbr(material: Material, unlit: bool):

@@ -377,7 +377,11 @@ class Pipeline:
             run.log(line)
             self.say(f"  {line}")
 
-        files = self.export(representation, run.export, run.path.parent.name, self.extras(), say=tell)
+        def warn(line: str) -> None:
+            run.warn(line)
+            self._warn(line)
+
+        files = self.export(representation, run.export, run.path.parent.name, self.extras(), say=tell, warn=warn)
         run.update(files=[str(f.relative_to(run.path)) for f in files])
         self.say(f"asset {', '.join(f.name for f in files)} in {_minutes(time.monotonic() - began)}")
 

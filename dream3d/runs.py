@@ -127,6 +127,12 @@ class RunFolder:
         with (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
 
+    def warn(self, line: str) -> None:
+        """Append to the warnings of run.json, once, and to log.txt."""
+        said = self.state().get("warnings", []) if self.has_state() else []
+        self.update(warnings=[*said, line] if line not in said else said)
+        self.log(f"warning: {line}")
+
     def last_checkpoint(self) -> Path:
         """The newest checkpoint."""
         last = self.ckpts / "last.ckpt"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +19,19 @@ from torch import Tensor
 
 from dream3d import atlas
 from dream3d.checks import InputError, in_range
-from dream3d.meshing import unit
+from dream3d.meshing import unit, vertex_normals
+from dream3d.occlusion import occlusion
 from dream3d.representations.base import Bake
 from dream3d.types import Material, Mesh
+
+MOST_FACES = 250_000
+"""Faces that xatlas is given: decided beforehand, so that the same mesh has the same UVs on any machine."""
+
+PATIENCE = 10.0
+"""Seconds by the clock for each of processor time, before a child counts as hung."""
+
+OUT_OF_TIME = -getattr(signal, "SIGXCPU", 0)
+"""What a process returns that the system stops at its limit of processor time."""
 
 CHUNK = 1 << 16
 """Surface points a call of the bake function."""
@@ -27,21 +39,31 @@ CHUNK = 1 << 16
 SNAP = 0.03
 """Texels are moved onto the detailed surface if it is nearer than this share of the object's diagonal."""
 
+FACING = 0.3
+"""Cosine between a texel's normal and a face's under which the face is not what the texel shows."""
+
+BEHIND = 8
+"""Faces among which one that faces the right way is looked for, where the nearest does not: thin walls."""
+
 DEFAULT_ROUGHNESS = 0.9
 """For fields that know no material: nearly matt. Exactly 1 looks like chalk under image-based lights."""
 
 
-def unwrap(mesh: Mesh, *, texture: int, gutter: int = 4, seconds: float = 60.0) -> Mesh:
-    """The mesh with UVs: charts of xatlas, computed in a child process that is stopped after `seconds`.
+def unwrap(
+    mesh: Mesh, *, texture: int, gutter: int = 4, seconds: float = 60.0, warn: Callable[[str], None] | None = None
+) -> Mesh:
+    """The mesh with UVs: charts of xatlas, computed in a child process of limited processor time.
 
-    Vertices on chart borders are duplicated; normals and colours follow them. When xatlas runs out of time or fails, a
-    warning says so and a box projection takes its place.
+    Vertices on chart borders are duplicated; normals and colours follow them. Beyond `MOST_FACES`, or when xatlas runs
+    out of time or fails, a box projection takes its place and a warning says so. How busy the machine is changes
+    nothing: the limit is on work done, and a clock stops only a child that has hung (`PATIENCE`).
 
     Args:
-        mesh: at most some 20k faces; xatlas takes more than twice as long for twice as many.
+        mesh: xatlas takes up to 4 s of processor time at 20k faces, and at most as much for every 20k more.
         texture: side of the square texture, texels.
         gutter: empty texels between charts.
-        seconds: time limit for xatlas.
+        seconds: processor time that xatlas may take; 0 goes for the box projection.
+        warn: receives the warning; None raises it as a UserWarning.
     """
     in_range("texture size", texture, 64, 8192)
     in_range("gutter", gutter, 0, 64)
@@ -50,7 +72,7 @@ def unwrap(mesh: Mesh, *, texture: int, gutter: int = 4, seconds: float = 60.0) 
     try:
         source, corners, uv = _in_child(vertices, faces, texture, gutter, seconds)
     except _AtlasError as error:
-        warnings.warn(f"UV atlas: {error}; using a box projection. Fewer faces help: --faces.", stacklevel=2)
+        (warn or _warn)(f"UV atlas: {error}; using a box projection. Fewer faces help: --faces.")
         source, corners, uv = atlas.box_charts(vertices, faces, texture, gutter)
     index = torch.from_numpy(source)
     return replace(
@@ -67,18 +89,29 @@ class _AtlasError(Exception):
     pass
 
 
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=3)
+
+
 def _in_child(vertices: NDArray, faces: NDArray, texture: int, gutter: int, seconds: float) -> atlas.Atlas:
+    if len(faces) > MOST_FACES or seconds == 0:
+        raise _AtlasError(
+            f"{len(faces):,} faces are more than xatlas is given" if seconds else "xatlas is switched off"
+        )
     given = io.BytesIO()
     np.savez(given, vertices=vertices, faces=faces, texture=texture, gutter=gutter)
     # -P: a file called numpy.py in the user's folder must not be imported.
-    command = [sys.executable, "-P", str(Path(atlas.__file__))]
+    command = [sys.executable, "-P", str(Path(atlas.__file__)), str(seconds)]
+    wait = PATIENCE * seconds
     try:
-        done = subprocess.run(command, input=given.getvalue(), capture_output=True, timeout=seconds, check=True)
+        done = subprocess.run(command, input=given.getvalue(), capture_output=True, timeout=wait, check=True)
         with np.load(io.BytesIO(done.stdout), allow_pickle=False) as made:
             return made["source"], made["faces"], made["uv"]
     except subprocess.TimeoutExpired:
-        raise _AtlasError(f"xatlas was stopped after {seconds:g} s at {len(faces)} faces") from None
+        raise _AtlasError(f"xatlas was stopped after {wait:g} s at {len(faces)} faces") from None
     except subprocess.CalledProcessError as error:
+        if error.returncode == OUT_OF_TIME:
+            raise _AtlasError(f"xatlas took more than {seconds:g} s of processor time at {len(faces)} faces") from None
         last = error.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {error.returncode}"]
         raise _AtlasError(f"xatlas failed ({last[0]})") from None
     except (OSError, ValueError, KeyError) as error:
@@ -118,7 +151,7 @@ def tangents(mesh: Mesh) -> Float[Tensor, "V 4"]:
     return torch.from_numpy(np.concatenate([unit(total), sign[:, None]], axis=1).astype(np.float32))
 
 
-def bake(mesh: Mesh, colour: Bake, *, texture: int, surface: Mesh | None = None) -> Material:
+def bake(mesh: Mesh, colour: Bake, *, texture: int, surface: Mesh | None = None, occluded: bool = False) -> Material:
     """Query the surface once a texel and write base colour, ORM and tangent-space normal maps.
 
     Colours are stored as `colour` gives them: a field trained against images is display-referred, so its values are
@@ -127,9 +160,11 @@ def bake(mesh: Mesh, colour: Bake, *, texture: int, surface: Mesh | None = None)
 
     Args:
         mesh: with normals and non-overlapping UVs.
-        colour: see `Representation.surface`. Missing channels: occlusion 1, roughness 0.9, metallic 0, flat normals.
+        colour: see `Representation.surface`. Missing channels: occlusion 1, roughness 0.9, metallic 0, the normals of
+            `surface`.
         texture: side of the square textures, texels.
         surface: the surface before decimation; texels are moved onto it, so that coarse meshes keep its details.
+        occluded: cast rays for the occlusion, unless `colour` has that channel.
 
     Raises:
         InputError: no UVs or normals; `colour` returned no "base_color", a wrong shape or non-finite values.
@@ -144,9 +179,16 @@ def bake(mesh: Mesh, colour: Bake, *, texture: int, surface: Mesh | None = None)
         return np.einsum("nk,nkc->nc", weight, values[corner])
 
     points, normal = blend(_double(mesh.vertices)), unit(blend(_double(mesh.normals)))
+    under = np.full(len(points), -1)
     if surface is not None:
-        points = _snapped(points, normal, surface)
+        points, under = _snapped(points, normal, surface)
     channels = _query(colour, torch.from_numpy(points.astype(np.float32)))
+    if "normal" not in channels and surface is not None:
+        channels["normal"] = _normals_at(points, under, normal, surface)
+    if "occlusion" not in channels and occluded:
+        facing = channels.get("normal", normal)
+        place, facing = (torch.from_numpy(x.astype(np.float32)) for x in (points, facing))
+        channels["occlusion"] = occlusion(place, facing, surface or mesh).double().numpy()
     count = len(points)
     orm = [channels.get(k, np.full((count, 1), v)) for k, v in
            (("occlusion", 1.0), ("roughness", DEFAULT_ROUGHNESS), ("metallic", 0.0))]  # fmt: skip
@@ -172,11 +214,40 @@ def rasterise(uv: NDArray, faces: NDArray, size: int) -> tuple[NDArray, NDArray,
     owner = np.full(size * size, -1, dtype=np.int64)
     middle = np.clip(np.rint(p[usable].mean(1)).astype(np.int64), 0, size - 1)
     owner[middle[:, 1] * size + middle[:, 0]] = usable
-    # Scanlines: one entry for each (triangle, row), then one for each texel in it.
-    first = np.maximum(np.ceil(p[usable, :, 1].min(1) - 1e-6).astype(np.int64), 0)
-    last = np.minimum(np.floor(p[usable, :, 1].max(1) + 1e-6).astype(np.int64), size - 1)
+    claimed, by = _claims(p[usable], size)
+    owner[claimed] = usable[by]
+    texel = np.flatnonzero(owner >= 0)
+    face = owner[texel]
+    weight = np.clip(_heights(p[face], texel, size) / area[face, None], 0, 1)
+    return texel, face, weight / np.maximum(weight.sum(1, keepdims=True), 1e-12)
+
+
+def overlap(mesh: Mesh, *, texture: int) -> float:
+    """The share of the used texels whose centre lies inside more than one triangle, by more than a hundredth texel.
+
+    Raises:
+        InputError: no UVs.
+    """
+    if mesh.uv is None:
+        raise InputError("overlap: expected a mesh with uv. Call unwrap.")
+    p = _double(mesh.uv)[mesh.faces.cpu().numpy()] * texture - 0.5
+    texel, face = _claims(p, texture)
+    length = np.linalg.norm(p[:, [2, 0, 1]] - p[:, [1, 2, 0]], axis=2)
+    heights = _heights(p[face], texel, texture)
+    # Orientation does not matter: inside means on the same side of all three.
+    depth = np.abs(heights / np.maximum(length[face], 1e-12)).min(1)
+    one_side = (heights > 0).all(1) | (heights < 0).all(1)
+    hits = np.bincount(texel[one_side & (depth > 0.01)])
+    return float((hits > 1).sum() / max(int((hits > 0).sum()), 1))
+
+
+def _claims(p: NDArray, size: int) -> tuple[NDArray, NDArray]:
+    """Every pair of a texel and a triangle (in texels) over its centre, by scanlines; in the triangles' order."""
+    # One entry for each (triangle, row), then one for each texel in it.
+    first = np.maximum(np.ceil(p[:, :, 1].min(1) - 1e-6).astype(np.int64), 0)
+    last = np.minimum(np.floor(p[:, :, 1].max(1) + 1e-6).astype(np.int64), size - 1)
     which, row = _ranges(first, last)
-    triangle = p[usable[which]]
+    triangle = p[which]
     left, right = np.full(len(row), np.inf), np.full(len(row), -np.inf)
     for i in range(3):
         a, b = triangle[:, i], triangle[:, (i + 1) % 3]
@@ -188,18 +259,18 @@ def rasterise(uv: NDArray, faces: NDArray, size: int) -> tuple[NDArray, NDArray,
     start = np.maximum(np.ceil(left - 1e-6), 0)
     stop = np.minimum(np.floor(right + 1e-6), size - 1)
     line, column = _ranges(start.astype(np.int64), stop.astype(np.int64))
-    owner[row[line] * size + column] = usable[which[line]]
-    texel = np.flatnonzero(owner >= 0)
-    face = owner[texel]
-    t = p[face]
+    return row[line] * size + column, which[line]
+
+
+def _heights(p: NDArray, texel: NDArray, size: int) -> NDArray:
+    """Twice the areas between a texel's centre and the sides of its triangle, opposite each corner; signed."""
     at = np.stack([texel % size, texel // size], axis=1)
 
     def cross(i: int, j: int) -> NDArray:
-        a, b = t[:, i] - at, t[:, j] - at
+        a, b = p[:, i] - at, p[:, j] - at
         return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
 
-    weight = np.clip(np.stack([cross(1, 2), cross(2, 0), cross(0, 1)], axis=1) / area[face, None], 0, 1)
-    return texel, face, weight / np.maximum(weight.sum(1, keepdims=True), 1e-12)
+    return np.stack([cross(1, 2), cross(2, 0), cross(0, 1)], axis=1)
 
 
 def _ranges(first: NDArray, last: NDArray) -> tuple[NDArray, NDArray]:
@@ -210,22 +281,68 @@ def _ranges(first: NDArray, last: NDArray) -> tuple[NDArray, NDArray]:
     return which, first[which] + within
 
 
-def _snapped(points: NDArray, normal: NDArray, surface: Mesh) -> NDArray:
-    """Points moved along their normals onto the plane through the nearest face centre of the detailed surface."""
+def _snapped(points: NDArray, normal: NDArray, surface: Mesh) -> tuple[NDArray, NDArray]:
+    """Points moved along their normals onto the plane of the detailed face beneath them, and which face that is (-1:
+    none is near)."""
     from scipy.spatial import cKDTree
 
     p, faces = _double(surface.vertices), surface.faces.cpu().numpy()
     a, b, c = (p[faces[:, i]] for i in range(3))
-    facing, centre = unit(np.cross(b - a, c - a)), (a + b + c) / 3
+    facing = unit(np.cross(b - a, c - a))
+    anchor, owner = _anchors(a, b, c)
     limit = SNAP * float(np.linalg.norm(np.ptp(p, axis=0)))
-    distance, nearest = cKDTree(centre).query(points, distance_upper_bound=limit)
-    found = np.flatnonzero(np.isfinite(distance))
-    plane, middle = facing[nearest[found]], centre[nearest[found]]
+    size = np.linalg.norm(np.stack([a, b, c]) - (a + b + c) / 3, axis=2).max(0)
+    tree = cKDTree(anchor)
+
+    def good(near: NDArray, distance: NDArray, facing_it: NDArray) -> NDArray:
+        # The other side of a thin wall faces away and must not attract.
+        return (distance <= limit + size[near]) & ((facing[near] * facing_it).sum(-1) > FACING)
+
+    distance, nearest = tree.query(points)
+    under = owner[nearest]
+    wrong = np.flatnonzero(~good(under, distance, normal))
+    if len(wrong):
+        distance, nearest = tree.query(points[wrong], k=range(1, min(BEHIND, len(anchor)) + 1))
+        others = owner[nearest]
+        fits = good(others, distance, normal[wrong, None])
+        under[wrong] = np.where(fits.any(1), np.take_along_axis(others, fits.argmax(1)[:, None], 1)[:, 0], -1)
+    found = np.flatnonzero(under >= 0)
+    plane, at = facing[under[found]], a[under[found]]
     slope = (plane * normal[found]).sum(1)
-    step = ((middle - points[found]) * plane).sum(1) / np.where(slope > 0.3, slope, np.inf)
+    step = ((at - points[found]) * plane).sum(1) / slope
     result = points.copy()
-    # The other side of a thin wall faces away (slope < 0) and must not attract.
     result[found] += np.clip(step, -limit, limit)[:, None] * normal[found]
+    return result, under
+
+
+def _anchors(a: NDArray, b: NDArray, c: NDArray) -> tuple[NDArray, NDArray]:
+    """Points all over the triangles, one or more each, and their triangles: the middle alone of a large one would lie
+    farther away than those of its small neighbours."""
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    number = np.clip(np.ceil(area / max(4 * float(area.mean()), 1e-30)), 1, 256).astype(np.int64)
+    owner, order = _ranges(np.zeros_like(number), number - 1)
+    # The R2 sequence (Roberts 2018) fills a square evenly; half of it is folded onto the triangle.
+    u, v = (0.5 + order * 0.7548776662466927) % 1, (0.5 + order * 0.5698402909980532) % 1
+    outside = u + v > 1
+    u, v = np.where(outside, 1 - u, u), np.where(outside, 1 - v, v)
+    alone = number[owner] == 1
+    u, v = (np.where(alone, 1 / 3, x)[:, None] for x in (u, v))
+    return a[owner] + u * (b - a)[owner] + v * (c - a)[owner], owner
+
+
+def _normals_at(points: NDArray, under: NDArray, normal: NDArray, surface: Mesh) -> NDArray:
+    """Smooth normals of the detailed surface at points on its faces; `normal` where there is no face."""
+    found = np.flatnonzero(under >= 0)
+    corner = surface.faces.cpu().numpy()[under[found]]
+    a, b, c = (_double(surface.vertices)[corner[:, i]] for i in range(3))
+    across = np.cross(b - a, c - a)
+    areas = [(np.cross(q - points[found], r - points[found]) * across).sum(1) for q, r in ((b, c), (c, a), (a, b))]
+    weight = np.maximum(np.stack(areas, axis=1), 0)
+    smooth = _double(vertex_normals(surface))[corner]
+    result = normal.copy()
+    result[found] = unit((weight[..., None] * smooth).sum(1))
+    lost = np.linalg.norm(result, axis=1) < 0.5
+    result[lost] = normal[lost]
     return result
 
 

@@ -1,10 +1,20 @@
 import numpy as np
 import pytest
 
+from dream3d import atlas
 from dream3d.atlas import box_charts, xatlas_charts
 from dream3d.meshing import decimate
 from dream3d.texturing import rasterise
 from tests.test_meshing import sphere
+
+WAYS = {"xatlas": {}, "xatlas in blocks": {"BLOCK": 150}, "xatlas on shelves": {"MANY_CHARTS": 1}, "box": {}}
+
+
+@pytest.fixture(params=WAYS)
+def charts(request, monkeypatch):
+    for name, value in WAYS[request.param].items():
+        monkeypatch.setattr(atlas, name, value)
+    return box_charts if request.param == "box" else xatlas_charts
 
 
 def arrays(faces=600):
@@ -23,7 +33,6 @@ def overlap(uv, faces, size):
     return int((hits > 1).sum())
 
 
-@pytest.mark.parametrize("charts", [xatlas_charts, box_charts])
 def test_charts_fill_the_texture_without_overlap_and_keep_the_triangles(charts):
     vertices, faces = arrays()
     source, corners, uv = charts(vertices, faces, 256, 4)
@@ -34,7 +43,6 @@ def test_charts_fill_the_texture_without_overlap_and_keep_the_triangles(charts):
     assert overlap(uv, corners, 256) < 20
 
 
-@pytest.mark.parametrize("charts", [xatlas_charts, box_charts])
 def test_charts_are_a_gutter_apart(charts):
     vertices, faces = arrays()
     _, corners, uv = charts(vertices, faces, 256, 4)
@@ -51,12 +59,20 @@ def test_charts_are_a_gutter_apart(charts):
     assert gap >= 3.0
 
 
-@pytest.mark.parametrize("charts", [xatlas_charts, box_charts])
 def test_same_input_same_bytes(charts):
     vertices, faces = arrays(300)
     first, second = charts(vertices, faces, 128, 2), charts(vertices, faces, 128, 2)
     for a, b in zip(first, second, strict=True):
         assert a.tobytes() == b.tobytes()
+
+
+def test_blocks_hold_every_face_once_and_lie_apart():
+    middle = np.random.default_rng(0).random((1000, 3)) * [4, 1, 1]
+    blocks = atlas._blocks(middle, 300)
+    assert [len(block) for block in blocks] == [250] * 4
+    assert np.array_equal(np.sort(np.concatenate(blocks)), np.arange(1000))
+    ends = [(middle[block, 0].min(), middle[block, 0].max()) for block in blocks]
+    assert all(a[1] <= b[0] for a, b in zip(ends[:-1], ends[1:], strict=True))
 
 
 def test_box_projection_is_not_mirrored():

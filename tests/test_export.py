@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -81,15 +82,17 @@ def nothing(points):
 @pytest.mark.parametrize(("depth", "components", "euler"), [(box, 1, 2), (torus, 1, 0), (two_balls, 2, 4)])
 def test_export_writes_a_checked_asset(depth, components, euler, tmp_path):
     said = []
-    written = Export(formats=("glb", "obj"), **SMALL)(Analytic(depth), tmp_path, "thing", {"seed": 0}, say=said.append)
+    forms = ("glb", "obj", "usd", "ply")
+    written = Export(formats=forms, **SMALL)(Analytic(depth), tmp_path, "thing", {"seed": 0}, say=said.append)
     assert written[0] == tmp_path / "thing.glb" and all(path.is_file() for path in written)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == sorted(p.name for p in written)
     assert any("UV atlas" in line for line in said)
     facts = json.loads((tmp_path / "check.json").read_text())
     assert facts["components"] == components and facts["watertight"] and 600 < facts["faces"] <= 816
-    assert 0.2 < facts["uv_use"] < 1
+    assert 0.2 < facts["uv_use"] < 1 and facts["uv_overlap"] < 1e-3
     assert facts["textures"] == {name: [128, 128] for name in ("basecolor.png", "orm.png", "normal.png")}
-    assert facts["bytes"]["thing.glb"] == (tmp_path / "thing.glb").stat().st_size
+    assert facts["bytes"] == {f"thing.{end}": (tmp_path / f"thing.{end}").stat().st_size
+                              for end in ("glb", "usdz", "ply", "obj")}  # fmt: skip
     (read,) = trimesh.load_scene(tmp_path / "thing.glb").geometry.values()
     assert (len(read.faces), len(read.vertices)) == (facts["faces"], facts["vertices"])
     read.merge_vertices(merge_tex=True, merge_norm=True)
@@ -117,6 +120,59 @@ def test_surface_is_asked_for_with_the_given_settings():
     thing = Analytic(box)
     Export(iso=0.02, **SMALL).textured(thing)
     assert thing.asked == {"iso": 0.02, "resolution": 32}
+
+
+def test_occlusion_is_a_map_when_asked_for():
+    def cup(points):
+        radius = points.norm(dim=-1)
+        return torch.stack([0.8 - radius, radius - 0.5, 0.1 - points[..., 1]]).amin(0)
+
+    thing = Analytic(cup)
+    bare, cast = (Export(occlusion=on, **SMALL).textured(thing).material.orm[..., 0] for on in (False, True))
+    assert float(bare.min()) == 1 and float(cast.min()) < 0.5 < 0.99 < float(cast.max())
+
+
+def test_a_fallback_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("dream3d.texturing.MOST_FACES", 100)
+    told = []
+    Export(**SMALL)(Analytic(box), tmp_path, "box", {}, warn=told.append)
+    assert len(told) == 1 and "using a box projection" in told[0]
+    with pytest.warns(UserWarning, match="using a box projection"):
+        Export(**SMALL)(Analytic(box), tmp_path, "box", {})
+
+
+def work():
+    """Seconds of processor time so far, children's included."""
+    mine, theirs = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(one.ru_utime + one.ru_stime for one in (mine, theirs))
+
+
+@pytest.mark.slow
+def test_200_thousand_faces_of_noise_are_exported_within_90_seconds(tmp_path):
+    """Of work, which two free cores do in less: a busy machine does not matter. A fallback must be said."""
+    coarse = torch.randn(1, 1, 48, 48, 48, generator=torch.Generator().manual_seed(0))
+
+    def noisy(points):
+        noise = torch.nn.functional.interpolate(coarse, size=points.shape[:3], mode="trilinear", align_corners=True)
+        return 0.6 - points.norm(dim=-1) + 0.05 * noise[0, 0]
+
+    told, began = [], work()
+    settings = {"faces": 200_000, "texture_size": 1024, "resolution": 190}
+    Export(**settings)(Analytic(noisy), tmp_path, "noise", {}, warn=told.append)
+    seconds = work() - began
+    facts = json.loads((tmp_path / "check.json").read_text())
+    print(f"{seconds:.1f} s of work, {told or 'no fallback'}, {facts}")
+    assert facts["faces"] > 180_000 and facts["uv_overlap"] < 0.01 and seconds < 90
+    assert all("using a box projection" in line for line in told)
+
+
+def test_a_surface_is_triangles_in_ply(tmp_path):
+    """With the field's colours at the vertices; Gaussians stay Gaussians (below)."""
+    ply, _ = Export(formats=("ply",), size_m=0.5, **SMALL)(Analytic(box), tmp_path, "box", {})[::3]
+    read = trimesh.load(ply, process=False)
+    assert read.is_watertight and max(read.extents) == pytest.approx(0.5)
+    front = read.vertices[:, 2] == read.vertices[:, 2].max()
+    assert front.any() and (read.visual.vertex_colors[front, :3] == [230, 0, 0]).all()
 
 
 def test_no_surface_writes_no_file(tmp_path):
@@ -218,7 +274,7 @@ def test_gaussians_are_placed_like_surfaces(tmp_path):
 
 
 def test_only_gaussians_are_written_as_gaussians(tmp_path):
-    message = "^formats: ply, spz are for Gaussians; a Analytic has glb and obj.$"
+    message = "^formats: spz are for Gaussians; a Analytic has glb, obj, usd and ply.$"
     with pytest.raises(InputError, match=message):
         Export(formats=("glb", "ply", "spz"), **SMALL)(Analytic(box), tmp_path / "out", "thing", {})
     empty = Cloud(nothing)

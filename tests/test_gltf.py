@@ -12,7 +12,7 @@ from PIL import Image
 
 from dream3d import __version__, gltf
 from dream3d.checks import InputError
-from dream3d.gltf import write_glb, write_obj
+from dream3d.gltf import write_glb, write_obj, write_ply
 from dream3d.meshing import decimate, topology, vertex_normals
 from dream3d.texturing import bake, unwrap
 from dream3d.types import Material, Mesh
@@ -133,6 +133,18 @@ def test_obj_without_textures(tmp_path):
     write_obj(replace(mesh, normals=vertex_normals(mesh)), tmp_path / "plain.obj")
     read = trimesh.load_mesh(tmp_path / "plain.obj")
     assert len(read.faces) == len(mesh.faces) and topology(mesh).watertight == read.is_watertight
+
+
+def test_ply_shares_positions_and_holds_what_there_is(ball, tmp_path):
+    write_ply(replace(ball, colors=ball.vertices.abs()), tmp_path / "ball.ply")
+    read = trimesh.load(tmp_path / "ball.ply", process=False)
+    assert len(read.faces) == len(ball.faces) and read.is_watertight and read.volume > 0
+    np.testing.assert_allclose(read.vertex_normals, read.vertices, atol=1e-6)
+    np.testing.assert_allclose(read.visual.vertex_colors[:, :3] / 255, np.abs(read.vertices), atol=0.5 / 255 + 1e-6)
+    mesh = sphere(12)
+    write_ply(mesh, tmp_path / "bare.ply")
+    head, _, body = (tmp_path / "bare.ply").read_bytes().partition(b"end_header\n")
+    assert head.count(b"property") == 4 and len(body) == 12 * len(mesh.vertices) + 13 * len(mesh.faces)
 
 
 def test_pictures_are_rounded_not_cut(tmp_path):

@@ -8,11 +8,15 @@ import pytest
 import torch
 
 from dream3d import atlas, texturing
+from dream3d.cameras import turntable
 from dream3d.checks import InputError
+from dream3d.kernels.mesh import interpolate, mip_levels, project_vertices
+from dream3d.kernels.mesh import rasterise as rasterise_views
+from dream3d.kernels.texture import sample_texture
 from dream3d.meshing import decimate, topology, vertex_normals
-from dream3d.texturing import bake, rasterise, tangents, unwrap
+from dream3d.texturing import bake, overlap, rasterise, tangents, unwrap
 from dream3d.types import Mesh
-from tests.test_meshing import sphere
+from tests.test_meshing import sphere, surface_of
 
 
 def quad(uv=((0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 0.0))):
@@ -37,17 +41,43 @@ def test_unwrap_keeps_the_surface():
     assert topology(after) == topology(before)
 
 
-@pytest.mark.parametrize("reason", ["time", "crash", "garbage"])
-def test_unwrap_falls_back_with_a_warning(reason, monkeypatch, tmp_path):
+WORKS = """
+import runpy, sys
+runpy.run_path({file!r})["limit_processor_time"](float(sys.argv[1]))
+while True:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "seconds", "message"),
+    [
+        ("raise SystemExit(3)", 60, "xatlas failed .exit code 3."),
+        ("print('hello')", 60, "xatlas failed"),
+        ("import time; time.sleep(600)", 0.05, "stopped after 0.5 s"),
+        (WORKS, 1, "took more than 1 s of processor time at 400 faces"),
+        ("", 0, "switched off"),
+    ],
+)
+def test_unwrap_falls_back_with_a_warning(script, seconds, message, monkeypatch, tmp_path):
     mesh = decimate(sphere(24), 400)
-    seconds = 0.0 if reason == "time" else 60.0
-    if reason != "time":
-        script = tmp_path / "child.py"
-        script.write_text("raise SystemExit(3)" if reason == "crash" else "print('hello')")
-        monkeypatch.setattr(atlas, "__file__", str(script))
-    with pytest.warns(UserWarning, match="stopped after 0 s" if reason == "time" else "xatlas failed"):
+    if script == WORKS:
+        monkeypatch.setattr(texturing, "PATIENCE", 600)
+    (tmp_path / "child.py").write_text(script.format(file=atlas.__file__))
+    monkeypatch.setattr(atlas, "__file__", str(tmp_path / "child.py"))
+    with pytest.warns(UserWarning, match=message):
         after = unwrap(mesh, texture=128, seconds=seconds)
     assert torch.equal(after.vertices[after.faces], mesh.vertices[mesh.faces])
+
+
+def test_too_many_faces_are_known_beforehand(monkeypatch):
+    monkeypatch.setattr(texturing, "MOST_FACES", 399)
+    monkeypatch.setattr(subprocess, "run", None)
+    told = []
+    unwrap(decimate(sphere(24), 400), texture=128, warn=told.append)
+    assert told == [
+        "UV atlas: 400 faces are more than xatlas is given; using a box projection. Fewer faces help: --faces."
+    ]
 
 
 def test_the_child_process_imports_nothing_heavy():
@@ -198,6 +228,114 @@ def test_texels_are_moved_onto_the_detailed_surface():
     bake(mesh, colour, texture=128, surface=fine)
     assert float(seen[1].mean()) < 0.2 * float(seen[0].mean())
     assert float(seen[1].max()) < 1.5 * float(seen[0].max())
+
+
+def test_details_without_normals_of_their_own_get_those_of_the_surface():
+    def depth(points):
+        return 0.6 + 0.03 * torch.sin(12 * points).prod(-1) - points.norm(dim=-1)
+
+    def known(points):
+        with torch.enable_grad():
+            leaf = points.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(depth(leaf).sum(), leaf)
+        return {"base_color": points.abs(), "normal": -torch.nn.functional.normalize(slope, dim=-1)}
+
+    fine = surface_of(depth, cells=64)
+    coarse = decimate(fine, 300)
+    mesh = unwrap(replace(coarse, normals=vertex_normals(coarse)), texture=128)
+    truth = bake(mesh, known, texture=128, surface=fine)
+    found = bake(mesh, lambda p: {"base_color": p.abs()}, texture=128, surface=fine)
+    cosine = ((2 * truth.normal - 1) * (2 * found.normal - 1)).sum(-1)
+    flat = (2 * truth.normal - 1)[..., 2]
+    assert float(cosine.mean()) > 0.9995 > 0.995 > float(flat.mean())
+
+
+def test_large_triangles_are_found_far_from_their_middle():
+    floor = quad()
+    mesh = replace(floor, vertices=floor.vertices + torch.tensor([0.0, 0.0, 0.05]))
+    heights = []
+
+    def colour(points):
+        heights.append(points[:, 2])
+        return {"base_color": points.abs().clamp(max=1)}
+
+    bake(mesh, colour, texture=64, surface=floor)
+    assert float(heights[0].abs().max()) < 1e-6
+
+
+def test_the_other_side_of_a_thin_wall_does_not_attract():
+    sheet = quad()
+    under = sheet.vertices - torch.tensor([0.0, 0.0, 0.02])
+    wall = Mesh(torch.cat([sheet.vertices, under]), torch.cat([sheet.faces, sheet.faces.flip(1) + 4]))
+    mesh = replace(sheet, vertices=sheet.vertices - torch.tensor([0.0, 0.0, 0.018]))
+    heights = []
+
+    def colour(points):
+        heights.append(points[:, 2])
+        return {"base_color": points.abs().clamp(max=1)}
+
+    bake(mesh, colour, texture=64, surface=wall)
+    assert float(heights[0].abs().max()) < 1e-6
+
+
+def test_occlusion_is_cast_where_it_is_asked_for_and_unknown():
+    floor = quad()
+    roof = Mesh(floor.vertices + torch.tensor([0.0, 0.0, 0.2]), floor.faces)
+    both = Mesh(torch.cat([floor.vertices, roof.vertices]), torch.cat([floor.faces, roof.faces + 4]))
+
+    def known(points):
+        return {"base_color": points.abs(), "occlusion": torch.full((len(points), 1), 0.75)}
+
+    def baked(colour, occluded):
+        return bake(floor, colour, texture=64, surface=both, occluded=occluded).orm[..., 0]
+
+    assert (baked(lambda p: {"base_color": p.abs()}, False) == 1).all()
+    shaded = baked(lambda p: {"base_color": p.abs()}, True)
+    assert float(shaded[32, 32]) < 0.1 < 0.3 < float(shaded[0, 32])
+    assert (baked(known, True) == 0.75).all()
+
+
+def test_overlap_is_the_share_of_texels_that_two_triangles_claim():
+    left = ((0.0, 1.0), (0.5, 1.0), (0.5, 0.0), (0.0, 0.0))
+    upper = ((0.0, 0.5), (1.0, 0.5), (1.0, 0.0), (0.0, 0.0))
+    once = quad(left)
+    points, faces = once.vertices.repeat(2, 1), torch.cat([once.faces, once.faces + 4])
+    crossed = Mesh(points, faces, uv=torch.tensor(left + upper))
+    assert overlap(once, texture=64) == 0
+    assert overlap(crossed, texture=64) == pytest.approx(1 / 3, abs=0.02)  # less the diagonals
+    assert overlap(unwrapped(), texture=256) < 1e-4
+    with pytest.raises(InputError, match="Call unwrap"):
+        overlap(replace(once, uv=None), texture=64)
+
+
+def seen_from_afar(mesh, picture, pixels):
+    """The texture on the object, through mip levels, and the true colours there: from all around, mostly grazing."""
+    cameras = turntable(4, pixels, elevation_deg=50.0, zoom=1.0)
+    projected = project_vertices(mesh.vertices, cameras)
+    fragments = rasterise_views(projected, mesh.faces)
+    uv = interpolate(mesh.uv, mesh.faces, fragments)
+    size = picture.shape[:2]
+    levels = mip_levels(projected, mesh.faces, fragments, mesh.uv, mesh.faces, size=size)
+    colours = sample_texture(picture, uv, levels=levels, wrap="clamp")
+    hit = fragments.face >= 0
+    return colours[hit], 0.5 + 0.4 * interpolate(mesh.vertices, mesh.faces, fragments)[hit], levels[hit]
+
+
+def test_no_seams_at_mip_levels():
+    """A colour that varies smoothly over the object, from so far away that a pixel is several texels."""
+    mesh = unwrapped(texture=256)
+    picture = bake(mesh, lambda p: {"base_color": 0.5 + 0.4 * p}, texture=256).base_color
+    seen, truth, levels = seen_from_afar(mesh, picture, 48)
+    assert float(levels.mean()) > 0.8
+    worst = (seen - truth).abs().amax(1)
+    few = levels < 3  # a texel of level 3 is two gutters wide
+    assert few.sum() > 2000 and float(worst[few].max()) < 0.03 and float(worst.mean()) < 0.01
+    # Without colours between the charts:
+    texel = rasterise(mesh.uv.double().numpy(), mesh.faces.numpy(), 256)[0]
+    bare = torch.zeros(256 * 256, 3)
+    bare[torch.from_numpy(texel)] = picture.view(-1, 3)[torch.from_numpy(texel)]
+    seen, truth, _ = seen_from_afar(mesh, bare.view(256, 256, 3), 48)
+    assert float((seen - truth)[few].abs().max()) > 0.2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ from dream3d.commands.generate import add_export_flags, export_choices
 if TYPE_CHECKING:
     from dream3d.export import Export
 
+LOG = logging.getLogger(__name__)
 ABOUT = "Write the asset of a run again from its last checkpoint, with other settings."
 EXAMPLE = "dream3d export latest --faces 8000 --texture-size 2048"
 
-FORMATS = ("glb", "obj", "png", "ply", "compressed-ply", "splat", "spz", "splat-glb")
+FORMATS = ("glb", "obj", "usd", "png", "ply", "compressed-ply", "splat", "spz", "splat-glb")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -26,8 +28,8 @@ def add_arguments(parser: Parser) -> None:
         "--format",
         type=choices("--format", FORMATS),
         metavar="LIST",
-        help="glb, obj or both: glb,obj; png for image planes; for Gaussians also ply, compressed-ply, splat, spz, "
-        "splat-glb (default: the run's)",
+        help="one or more of glb, obj, usd, ply (glb,obj); png for image planes; for Gaussians also compressed-ply, "
+        "splat, spz, splat-glb (default: the run's)",
     )
     add(
         "--splat-axes",
@@ -36,6 +38,7 @@ def add_arguments(parser: Parser) -> None:
         help="PLY and .splat files with y up (opengl) or down (opencv: SuperSplat, antimatter15)",
     )
     add("--unlit", action="store_true", default=None, help="colours as they are, without light")
+    add("--occlusion", action="store_true", default=None, help="cast rays for a map of where little light comes")
     add("--ground", action="store_true", default=None, help="let it stand on the plane y = 0")
     add("--overwrite", action="store_true", help="replace the asset; else it goes to export-2, export-3 ...")
     add_device(parser)
@@ -49,7 +52,17 @@ def run(args: argparse.Namespace) -> int:
     export = changed(pipeline.export, args)
     folder = run.export if args.overwrite else _free(run.export)
     name = run.path.parent.name
-    files = export(representation, folder, name, pipeline.extras(), say=say if args.verbose else None)
+
+    def tell(line: str) -> None:
+        run.log(line)
+        if args.verbose:
+            say(line)
+
+    def warn(line: str) -> None:
+        run.warn(line)
+        LOG.warning(line)
+
+    files = export(representation, folder, name, pipeline.extras(), say=tell, warn=warn)
     run.log(f"exported again: {', '.join(str(path.relative_to(run.path)) for path in files)}")
     if not args.quiet:
         for path in files:
@@ -73,10 +86,14 @@ def changed(export: Export | None, args: argparse.Namespace) -> Export:
         "size_m": before.size_m,
         "ground": before.ground,
         "unlit": before.unlit,
+        "occlusion": before.occlusion,
         "seconds": before.seconds,
         "splat_axes": before.splat_axes,
     }
-    given = {"formats": args.format, "splat_axes": args.splat_axes, "ground": args.ground, "unlit": args.unlit}
+    given = {
+        "formats": args.format,
+        **{key: getattr(args, key) for key in ("splat_axes", "ground", "unlit", "occlusion")},
+    }
     settings |= {key: value for key, value in given.items() if value is not None}
     return Export(**{**settings, **export_choices(args)})
 

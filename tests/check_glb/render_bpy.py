@@ -1,4 +1,6 @@
-"""Render a GLB with Blender's Cycles from the front, the object's left, above and behind: FILE.glb OUT.png [size].
+"""Render a GLB with Blender's Cycles from the front, the object's left, above and behind.
+
+FILE.glb OUT.png [size [ENV.hdr]]: under white light and a lamp, or under a panorama alone.
 
 Needs the package bpy, in a virtual environment of its own (see README.md). Prints what Blender found in the file, and
 the mean colour of the object in each view.
@@ -35,7 +37,18 @@ def describe(objects):
     print(json.dumps({"scene properties": {k: str(v) for k, v in bpy.context.scene.items()}}, indent=1))
 
 
-def stage(size):
+def panorama(world, path):
+    """Blender's panoramas have +X in the middle, +Y on the left; ours have +Z (Blender's -Y), +X on the left."""
+    nodes, links = world.node_tree.nodes, world.node_tree.links
+    picture, turn, where = (nodes.new(f"ShaderNode{kind}") for kind in ("TexEnvironment", "Mapping", "TexCoord"))
+    picture.image = bpy.data.images.load(str(Path(path).resolve()))
+    turn.inputs["Rotation"].default_value[2] = math.radians(90)
+    links.new(where.outputs["Generated"], turn.inputs["Vector"])
+    links.new(turn.outputs["Vector"], picture.inputs["Vector"])
+    links.new(picture.outputs["Color"], nodes["Background"].inputs[0])
+
+
+def stage(size, environment):
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
     scene.cycles.device = "CPU"
@@ -45,12 +58,16 @@ def stage(size):
     scene.view_settings.view_transform = "Standard"
     world = bpy.data.worlds.new("world")
     world.node_tree.nodes["Background"].inputs[0].default_value = (1, 1, 1, 1)
-    world.node_tree.nodes["Background"].inputs[1].default_value = 0.8
+    world.node_tree.nodes["Background"].inputs[1].default_value = 1.0 if environment else 0.8
     scene.world = world
-    lamp = bpy.data.objects.new("lamp", bpy.data.lights.new("lamp", "SUN"))
-    lamp.data.energy = 1.0
-    lamp.rotation_euler = (math.radians(50), 0, math.radians(30))
-    scene.collection.objects.link(lamp)
+    if environment:
+        panorama(world, environment)
+        scene.cycles.samples = 64
+    else:
+        lamp = bpy.data.objects.new("lamp", bpy.data.lights.new("lamp", "SUN"))
+        lamp.data.energy = 1.0
+        lamp.rotation_euler = (math.radians(50), 0, math.radians(30))
+        scene.collection.objects.link(lamp)
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
     camera.data.angle = math.radians(40)
     scene.collection.objects.link(camera)
@@ -69,7 +86,7 @@ def main():
     low, high = (Vector(f(c[i] for c in corners) for i in range(3)) for f in (min, max))
     middle, radius = (low + high) / 2, (high - low).length / 2
     print(json.dumps({"blender bounds (z-up)": [[round(v, 4) for v in low], [round(v, 4) for v in high]]}))
-    scene, camera = stage(size)
+    scene, camera = stage(size, sys.argv[4] if len(sys.argv) > 4 else None)
     tiles = []
     for name, direction in VIEWS.items():
         offset = to_blender(direction).normalized()

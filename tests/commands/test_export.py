@@ -39,6 +39,17 @@ def test_other_settings_beside_the_first_asset(run: Path, capsys: pytest.Capture
     assert "exported again: export-2/a-red-owl.glb" in (run / "log.txt").read_text()
 
 
+def test_what_it_said_and_warned_of_is_in_the_log(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dream3d.texturing.MOST_FACES", 10)
+    assert said(capsys, "export", str(run), "--format", "usd,ply", "--texture-size", "64", "--occlusion")[0] == 0
+    log, warned = (run / "log.txt").read_text(), json.loads((run / "run.json").read_text())["warnings"][-1]
+    assert "UV atlas of" in log and f"warning: {warned}" in log
+    assert warned.startswith("UV atlas: ") and "more than xatlas is given; using a box projection" in warned
+    assert {"a-red-owl.usdz", "a-red-owl.ply"} <= {path.name for path in (run / "export-2").iterdir()}
+
+
 def test_the_same_settings_give_the_same_bytes(run: Path) -> None:
     assert main(["export", str(run), "--quiet"]) == 0
     assert (run / "export-2" / "a-red-owl.glb").read_bytes() == (run / "export" / "a-red-owl.glb").read_bytes()
@@ -83,7 +94,7 @@ def test_what_cannot_be_opened(run: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_formats_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, "export", "latest", "--format", "glb,objj")[::2] == (
         2,
-        "error: --format: 'objj' is not one of glb, obj, png, ply, compressed-ply, splat, spz, splat-glb. "
+        "error: --format: 'objj' is not one of glb, obj, usd, png, ply, compressed-ply, splat, spz, splat-glb. "
         "Did you mean 'obj'?\n",
     )
     assert said(capsys, "export", "latest", "--splat-axes", "opencb")[::2] == (
