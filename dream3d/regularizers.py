@@ -11,6 +11,7 @@ from torch import Tensor
 from dream3d.checks import InputError, in_range
 from dream3d.guidance.time import Ramp, value_at
 from dream3d.representations.base import Representation
+from dream3d.representations.gaussians import Gaussians
 from dream3d.types import Render
 
 
@@ -145,6 +146,29 @@ class PlausibleAlbedo(Regularizer):
         albedo, alpha = _straight("PlausibleAlbedo", render, "albedo")
         excess = (albedo - self.high).clamp_min(0) ** 2 + (self.low - albedo).clamp_min(0) ** 2
         return (alpha * excess.mean(-1, keepdim=True)).sum() / alpha.sum().clamp_min(1.0)
+
+
+@final
+class Inside(Regularizer):
+    """Gaussians stay in their part's shape (the restriction box of SemanticSDS, arXiv:2410.09009).
+
+    Summed over all, the squared depth (`Part.depth`: 1 is the surface) beyond a shape that is a little larger.
+
+    Args:
+        margin: how much larger; the paper's code has 1.1.
+    """
+
+    def __init__(self, *, weight: float | Ramp = 1.0, margin: float = 1.1) -> None:
+        in_range("Inside: margin", margin, 0)
+        self.weight = weight
+        self.margin = margin
+
+    def loss(self, representation: Representation, render: Render) -> Tensor:
+        if not isinstance(representation, Gaussians) or representation.part is None:
+            raise InputError("Inside needs Gaussians with parts.")
+        depths = torch.stack([part.depth(representation.means) for part in representation.parts.values()], dim=1)
+        own = depths.gather(1, representation.part[:, None])
+        return (own - self.margin).clamp_min(0).square().sum()
 
 
 def _straight(who: str, render: Render, name: str) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,8 @@ from dream3d.types import Cameras, Render
 @final
 class Splat(Renderer):
     """Projected, sorted and composited front to back (3D Gaussian Splatting, arXiv:2308.04079), by our kernels or their
-    twins. It draws no random numbers.
+    twins. It draws no random numbers. Of Gaussians with parts the aux channels "parts" say how much of a pixel is each
+    part's; together they are alpha.
 
     Args:
         blur: added to both variances of a Gaussian in the picture, pixel^2.
@@ -65,7 +66,13 @@ class Splat(Renderer):
         watched = g.watch is not None and torch.is_grad_enabled()
         tally = g.means.new_zeros(len(g), 1, requires_grad=True) if watched else None
         probe = torch.zeros_like(projected.means, requires_grad=True) if g.watch == "absolute" and watched else None
-        seen = composite_splats(projected, viewed=torch.cat(features, dim=-1), shared=tally, probe=probe)
+        shared = [channels for channels in (g.codes, tally) if channels is not None]
+        seen = composite_splats(
+            projected,
+            viewed=torch.cat(features, dim=-1),
+            shared=torch.cat(shared, dim=-1) if shared else None,
+            probe=probe,
+        )
         rgb, rest = seen.features[..., :3], seen.features[..., 3:]
         if tally is not None:
             rgb = _Tally.apply(rgb, rest[..., -1])
@@ -76,12 +83,16 @@ class Splat(Renderer):
         directions = cameras.rays()[1].to(scales)
         # The kernels' depth is along the viewing axis, -z of the camera; rays are longer by what they lean.
         lean = -(directions * cameras.c2w[:, None, None, :3, 2].to(scales)).sum(dim=-1)
+        aux = {"view": directions} if normals else {}
+        if g.parts:
+            first = sum(f.shape[-1] for f in features) - 3
+            aux["parts"] = rest[..., first : first + len(g.parts)]
         return Render(
             rgb=rgb,
             alpha=seen.alpha[..., None],
             depth=(seen.depth / lean)[..., None],
             normal=rest[..., :3] if normals else None,
-            aux=MappingProxyType({"view": directions} if normals else {}),
+            aux=MappingProxyType(aux),
         )
 
 

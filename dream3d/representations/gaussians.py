@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, final
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 
 from dream3d.checks import InputError, in_range
 from dream3d.kernels.splat_reference import C0, to_rotation
+from dream3d.layouts import Part, check_parts, filled, nearest_part
 from dream3d.nn.gaussian_sum import GaussianSum
 from dream3d.nn.isosurface import automatic_iso, inward_colors, isosurface, sample_grid
 from dream3d.representations.base import Representation, Surfaced
@@ -93,6 +95,8 @@ class Gaussians(Representation):
         opacity: to start with.
         radius: half the side of the box in which the surface is looked for, metres.
         densify: how the number of Gaussians changes; None for not at all.
+        parts: the things of a scene, by any name, as a layout file has them: without `start` each is filled with as
+            many points. A Gaussian is of the part in which it then is deepest, and stays so; `Splat` draws which.
         means_lr_scale: learning rate of the centres, relative.
         scales_lr_scale: learning rate of the scales' logarithms, relative.
         quaternions_lr_scale: learning rate of the quaternions, relative.
@@ -110,6 +114,7 @@ class Gaussians(Representation):
     views: Tensor
     share: Tensor
     trained: Tensor
+    part: Tensor | None
 
     def __init__(
         self,
@@ -122,6 +127,7 @@ class Gaussians(Representation):
         opacity: float = 0.1,
         radius: float = 1.0,
         densify: Densification | None = None,
+        parts: dict[str, Part] | None = None,
         means_lr_scale: float = 0.1,
         scales_lr_scale: float = 0.5,
         quaternions_lr_scale: float = 0.5,
@@ -142,8 +148,12 @@ class Gaussians(Representation):
         self.lr_scales = (means_lr_scale, scales_lr_scale, quaternions_lr_scale, logits_lr_scale, 1.0, rest_lr_scale)
         self.watch: Watch | None = None
         self.drawn: list[Drawn] = []
+        self.parts = dict(parts or {})
+        self._alone: int | None = None
+        part = start.part if isinstance(start, Gaussians) and list(start.parts) == list(self.parts) else None
         if start is None:
-            start = point_splats(*_ball(count, ball), opacity=opacity)
+            points = filled(self.parts, count) if self.parts else _ball(count, ball)
+            start = point_splats(points, 0.5 + 0.1 * (torch.rand(len(points), 3) - 0.5), opacity=opacity)
         elif isinstance(start, Gaussians):
             start = start.to_splats()
         elif isinstance(start, Representation):
@@ -153,6 +163,10 @@ class Gaussians(Representation):
         for name in STATISTICS:
             self.register_buffer(name, torch.zeros(len(start)))
         self.register_buffer("trained", torch.zeros((), dtype=torch.long))
+        if self.parts:
+            check_parts(self.parts, radius)
+            part = nearest_part(self.parts, start.means) if part is None else part.clone()
+        self.register_buffer("part", part)
         self._register_load_state_dict_pre_hook(_make_room, with_module=True)
 
     def __len__(self) -> int:
@@ -165,8 +179,23 @@ class Gaussians(Representation):
 
     @property
     def opacities(self) -> Float[Tensor, "N"]:
-        """In [0, 1]."""
-        return self.logits.sigmoid()
+        """In [0, 1]; 0 for all but one part while that is `alone`."""
+        opacities = self.logits.sigmoid()
+        return opacities if self._alone is None else opacities * (self.part == self._alone)
+
+    @property
+    def codes(self) -> Float[Tensor, "N K"] | None:
+        """Of each Gaussian: 1 in the channel of its part; None where there are no parts."""
+        return None if self.part is None else functional.one_hot(self.part, len(self.parts)).to(self.means)
+
+    @contextmanager
+    def alone(self, part: int) -> Iterator[None]:
+        """Within this, nothing but one part can be seen, and only it gets a gradient."""
+        self._alone = part
+        try:
+            yield
+        finally:
+            self._alone = None
 
     @property
     def coefficients(self) -> Float[Tensor, "N K 3"]:
@@ -242,6 +271,8 @@ class Gaussians(Representation):
                 group["params"] = [new if p is old else p for p in group["params"]]
             if old in optimizer.state:
                 optimizer.state[new] = _moved(optimizer.state.pop(old), old, source, fresh)
+        if self.part is not None:
+            self.part = self.part[source]
         self.forget()
 
     def forget(self) -> None:
@@ -324,11 +355,10 @@ def point_splats(
     return Splats(points.clone(), upright, scales, points.new_full((number,), opacity), (grey[:, None] - 0.5) / C0)
 
 
-def _ball(count: int, radius: float) -> tuple[Tensor, Tensor]:
-    """Points, evenly in a ball, and colours around grey."""
+def _ball(count: int, radius: float) -> Tensor:
+    """Points, evenly in a ball."""
     directions = functional.normalize(torch.randn(count, 3), dim=-1)
-    points = radius * torch.rand(count, 1).pow(1 / 3) * directions
-    return points, 0.5 + 0.1 * (torch.rand(count, 3) - 0.5)
+    return radius * torch.rand(count, 1).pow(1 / 3) * directions
 
 
 def _scattered(mesh: Mesh, count: int) -> tuple[Tensor, Tensor | None]:
@@ -376,7 +406,9 @@ def _moved(state: dict[str, Any], like: Tensor, source: Tensor, fresh: Tensor) -
 
 def _make_room(module: Gaussians, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Give the parameters the number of rows that is to be loaded. The optimiser goes on knowing them."""
-    for name in (*PARAMETERS, *STATISTICS):
+    for name in (*PARAMETERS, *STATISTICS, "part"):
         own, saved = getattr(module, name), state.get(prefix + name)
-        if isinstance(saved, Tensor) and saved.ndim == own.ndim and saved.shape[1:] == own.shape[1:]:
+        if own is None or not isinstance(saved, Tensor):
+            continue
+        if saved.ndim == own.ndim and saved.shape[1:] == own.shape[1:]:
             own.data = own.data.new_empty(saved.shape)
