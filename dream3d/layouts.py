@@ -69,6 +69,14 @@ class Part:
         return 0.5 * (math.hypot(*self.size) if self.shape == "box" else max(self.size))
 
     @property
+    def farthest(self) -> float:
+        """From the world's origin to the farthest point of the shape, metres; of a sphere no less than that."""
+        if self.shape == "sphere":
+            return math.hypot(*self.center) + self.reach
+        corners = 0.5 * torch.cartesian_prod(*[torch.tensor([-side, side]) for side in self.size])
+        return float((corners @ self.rotation.T + torch.tensor(self.center)).norm(dim=-1).max())
+
+    @property
     def scale(self) -> float:
         """Metres of the world in a metre of its own frame."""
         return self.reach / ALONE
@@ -126,11 +134,10 @@ def check_parts(parts: Mapping[str, Part], radius: float) -> None:
     if not 1 <= len(parts) <= MOST_PARTS:
         raise InputError(f"parts: expected 1–{MOST_PARTS}, got {len(parts)}.")
     for name, part in parts.items():
-        far = math.hypot(*part.center) + part.reach
-        if far > radius:
+        if part.farthest > radius:
             raise InputError(
-                f"parts.{name} reaches {far:.2f} m from the origin, and what is beyond {radius:g} m is not seen: "
-                "move it to the middle, or make the scene smaller."
+                f"parts.{name} reaches {part.farthest:.2f} m from the origin, and what is beyond {radius:g} m is not "
+                "seen: move it to the middle, or make the scene smaller."
             )
 
 

@@ -87,7 +87,7 @@ def test_what_is_no_part() -> None:
         Part(text="a cat", center=middle, size=unit, rotation_deg=(0.0, 400.0, 0.0))
     with pytest.raises(InputError, match="parts: expected 1–32, got 0"):
         Layout(parts={})
-    with pytest.raises(InputError, match=r"parts.far reaches 1.87 m from the origin, and what is beyond 1 m"):
+    with pytest.raises(InputError, match=r"parts.far reaches 1.66 m from the origin, and what is beyond 1 m"):
         check_parts({"far": Part(text="a cat", center=(1.0, 0.0, 0.0), size=unit)}, 1.0)
 
 

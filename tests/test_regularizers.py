@@ -7,7 +7,9 @@ import torch
 
 from dream3d.checks import InputError
 from dream3d.guidance.time import Ramp
+from dream3d.layouts import Part
 from dream3d.regularizers import (
+    Inside,
     MaterialEntropy,
     Opaque,
     Orientation,
@@ -17,6 +19,8 @@ from dream3d.regularizers import (
     SmoothAlbedo,
     Sparsity,
 )
+from dream3d.representations import Gaussians
+from dream3d.representations.gaussians import point_splats
 from dream3d.types import Render
 
 CHANNELS = {"albedo": 0.5 * torch.rand(1, 4, 4, 3), "metallic": torch.full((1, 4, 4, 1), 0.25)}
@@ -52,6 +56,24 @@ def test_closed_forms_of_materials():
     assert limits.loss(None, picture(1.0, aux={"albedo": torch.zeros(1, 4, 4, 3)})).item() == pytest.approx(0.01)
 
 
+def test_parts_stay_inside():
+    """Each Gaussian is asked about its own part: (depth - margin)^2, and what is inside is left alone."""
+    parts = {
+        "left": Part(text="a", center=(-0.5, 0.0, 0.0), size=(0.4, 0.4, 0.4)),
+        "right": Part(text="b", center=(0.5, 0.0, 0.0), size=(0.4, 0.4, 0.4), shape="sphere"),
+    }
+    made = Gaussians(point_splats(torch.tensor([[-0.5, 0.1, 0], [0.5, 0, 0.1]])), parts=parts)
+    assert Inside(margin=1.0).loss(made, picture(1.0)).item() == 0
+    with torch.no_grad():
+        made.means += torch.tensor([[1.0, 0, 0], [0, 0, 0.2]])  # 5 and 1.5 halves of a size from their middles
+    loss = Inside(margin=1.0).loss(made, picture(1.0))
+    assert loss.item() == pytest.approx(4.0**2 + 0.5**2, rel=1e-5)
+    loss.backward()
+    assert made.means.grad is not None and made.means.grad[0].tolist() == pytest.approx([2 * 4 / 0.2, 0, 0], rel=1e-5)
+    with pytest.raises(InputError, match="Inside needs Gaussians with parts"):
+        Inside().loss(Gaussians(count=3), picture(1.0))
+
+
 def test_missing_channels_are_named():
     with pytest.raises(InputError, match="'albedo'"):
         SmoothAlbedo().loss(None, picture(1.0))
@@ -66,5 +88,7 @@ def test_weights_follow_their_ramp(family):
     toward = torch.tensor([0.0, 0, 1]).expand(1, 4, 4, 3)
     render = picture(0.5, depth=torch.rand(1, 4, 4, 1), normal=toward, aux={"view": toward, **CHANNELS})
     regularizer = family(weight=Ramp(start=0.0, end=2.0, steps=10))
-    assert regularizer(None, render, 0).item() == 0
-    assert regularizer(None, render, 20).item() == pytest.approx(2 * regularizer.loss(None, render).item())
+    cube = Part(text="a cube", center=(0.0, 0.0, 0.0), size=(0.1, 0.1, 0.1))
+    made = Gaussians(point_splats(torch.rand(9, 3)), parts={"cube": cube})
+    assert regularizer(made, render, 0).item() == 0
+    assert regularizer(made, render, 20).item() == pytest.approx(2 * regularizer.loss(made, render).item())

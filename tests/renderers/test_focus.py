@@ -59,7 +59,7 @@ def test_balls_apart_have_masks_of_their_own() -> None:
 
 @torch.no_grad()
 def test_masks_of_what_is_behind() -> None:
-    """Of two Gaussians in a line: a and (1 - a) b, a and b as each would be alone, and the other way round from behind."""
+    """Of two Gaussians in a line a and (1 - a) b, where a and b is each alone; from behind the other way round."""
     torch.manual_seed(0)
     ends = {"front": (0.0, 0.0, 0.4), "back": (0.0, 0.0, -0.4)}
     parts = {name: Part(text=name, center=at, size=(0.1, 0.1, 0.1)) for name, at in ends.items()}
