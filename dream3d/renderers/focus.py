@@ -85,7 +85,11 @@ class Focus(Renderer):
 def _in_frame(render: Render, part: Part) -> Render:
     """What cameras of the world saw, as those of the part's own frame see it."""
     turn = part.rotation.to(render.rgb)
-    aux = {name: value @ turn if name == "view" else value for name, value in render.aux.items()}
+    aux = dict(render.aux)
+    if "view" in aux:
+        aux["view"] = aux["view"] @ turn
+    if "distortion" in aux:  # metres^2
+        aux["distortion"] = aux["distortion"] / part.scale**2
     return dataclasses.replace(
         render,
         depth=None if render.depth is None else render.depth / part.scale,
