@@ -24,7 +24,6 @@ from dream3d.kernels.environment import set_thread_policy
 
 set_thread_policy()
 
-import torch  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
 
 from dream3d import config  # noqa: E402
@@ -33,7 +32,6 @@ from dream3d.evaluation.assets import Asset, judge_asset, pictures  # noqa: E402
 from dream3d.evaluation.judge import TrainedJudge  # noqa: E402
 from dream3d.media import row  # noqa: E402
 from dream3d.pipeline import fit  # noqa: E402
-from dream3d.stage import StageModule  # noqa: E402
 
 MAIN = "sds,vsd,esd,asd,csm,ism"
 PIXELS, LABEL = 160, 100
@@ -92,11 +90,10 @@ def run(name: str, args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 def predictions(recipe: Path, steps: int = 2) -> float:
     """Predictions that a step of the last stage asks of its prior."""
-    pipeline, _ = config.load(recipe)
+    pipeline, _ = config.load(recipe, ["device=cpu"])
     name, stage = list(pipeline.stages.items())[-1]
     stage.steps = steps
-    module = StageModule(stage, pipeline.prompt, pipeline._build(name, None), seed=pipeline.seed)
-    fit(module, torch.device("cpu"), [])
+    fit(pipeline.module(name), pipeline.device, [])
     return stage.prior.asked / steps
 
 

@@ -20,7 +20,6 @@ import torch  # noqa: E402
 
 from dream3d import config  # noqa: E402
 from dream3d.pipeline import fit  # noqa: E402
-from dream3d.stage import StageModule  # noqa: E402
 
 
 def main() -> None:
@@ -31,13 +30,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    pipeline, _ = config.load(args.recipe)
+    pipeline, _ = config.load(args.recipe, ["device=cpu"])
     name, stage = list(pipeline.stages.items())[-1]
     full = stage.steps
     stage.steps = args.warmup
-    module = StageModule(stage, pipeline.prompt, pipeline._build(name, None), seed=pipeline.seed)
+    module = pipeline.module(name)
     stage.prior.load()
-    fit(module, torch.device("cpu"), [])
+    fit(module, pipeline.device, [])
     stage.steps = full
     asked, denoise = [], stage.prior.denoise
 

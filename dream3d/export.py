@@ -17,13 +17,14 @@ from torch import Tensor
 
 from dream3d.checks import InputError, RunError, in_range, one_of
 from dream3d.gltf import JSON as JSON
-from dream3d.gltf import TEXTURES, write_atomically, write_textures
+from dream3d.gltf import TEXTURES, write_textures
 from dream3d.gltf import write_glb as write_glb
 from dream3d.gltf import write_obj as write_obj
 from dream3d.media import sheet, to_bytes, write_picture
 from dream3d.meshing import clean, decimate, topology, vertex_normals
 from dream3d.representations.base import Representation
 from dream3d.representations.image import Image
+from dream3d.runs import write_atomically
 from dream3d.splat_files import Axes, write_splats
 from dream3d.splat_files.base import AXES
 from dream3d.texturing import bake, unwrap
@@ -153,7 +154,7 @@ class Export:
                 write_splats(splats, path, axes=self.splat_axes, extras=extras)
             facts["splats"] = check_splats(splats, files)
             written += files
-        write_atomically(folder / "check.json", (json.dumps(facts, indent=2) + "\n").encode())
+        write_atomically(folder / "check.json", json.dumps(facts, indent=2) + "\n")
         return [*written, folder / "check.json"]
 
     def _surface_files(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from torch import Tensor
 
 from dream3d import __version__
 from dream3d.checks import InputError
+from dream3d.runs import write_atomically
+from dream3d.srgb import to_linear
 from dream3d.texturing import tangents
 from dream3d.types import Material, Mesh
 
@@ -30,17 +31,6 @@ ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 STRIDE = {"VEC2": 8, "VEC3": 12, "VEC4": 16}
 
 TEXTURES = {"base_color": "basecolor.png", "orm": "orm.png", "normal": "normal.png"}
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a hidden neighbour and rename it: readers see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_glb(mesh: Mesh, path: Path, extras: Mapping[str, JSON], *, unlit: bool = False) -> None:
@@ -76,12 +66,14 @@ def write_glb(mesh: Mesh, path: Path, extras: Mapping[str, JSON], *, unlit: bool
         if mesh.material is not None and mesh.material.normal is not None and not unlit:
             surface.vertex_attributes["TANGENT"] = tangents(mesh).numpy()
     elif mesh.colors is not None:
-        surface.vertex_attributes["COLOR_0"] = _linear(mesh.colors)
+        colors = mesh.colors.detach().cpu().double().clamp(0, 1).numpy()
+        surface.vertex_attributes["COLOR_0"] = to_linear(colors).astype(np.float32)  # as glTF wants it
     data = trimesh.exchange.gltf.export_glb(
         surface.scene(),
         include_normals=mesh.normals is not None,
         tree_postprocessor=lambda tree: _finish(tree, path.stem, extras, unlit),
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, data)
 
 
@@ -117,12 +109,13 @@ def write_obj(mesh: Mesh, path: Path) -> list[Path]:
              for ps, cs in zip(position.tolist(), corner.tolist(), strict=True)]  # fmt: skip
     lines += ["f " + " ".join(name) for name in names]
     written = []
+    path.parent.mkdir(parents=True, exist_ok=True)
     if mesh.uv is not None:
         material = mesh.material or Material()
         written += write_textures(material, path.parent / "textures")
-        write_atomically(path.with_suffix(".mtl"), _mtl(material).encode())
+        write_atomically(path.with_suffix(".mtl"), _mtl(material))
         written.append(path.with_suffix(".mtl"))
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
+    write_atomically(path, "\n".join(lines) + "\n")
     return [path, *written]
 
 
@@ -134,6 +127,7 @@ def write_textures(material: Material, folder: Path) -> list[Path]:
         if image is not None:
             data = io.BytesIO()
             _picture(image).save(data, format="PNG")
+            folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / name, data.getvalue())
             written.append(folder / name)
     return written
@@ -151,12 +145,6 @@ def _picture(image: Float[Tensor, "H W 3"]):
 
     levels = (image.detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()
     return Image.fromarray(np.ascontiguousarray(levels))
-
-
-def _linear(colors: Float[Tensor, "V 3"]) -> NDArray[np.float32]:
-    """sRGB-coded to linear (IEC 61966-2-1): what glTF wants in COLOR_0."""
-    c = colors.detach().cpu().double().clamp(0, 1).numpy()
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def _pbr(material: Material, unlit: bool):

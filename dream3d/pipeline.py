@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +14,6 @@ from typing import Any, final
 import pytorch_lightning as pl
 import torch
 
-from dream3d import __version__
 from dream3d.callbacks import (
     Checkpoints,
     Interrupt,
@@ -31,11 +28,11 @@ from dream3d.callbacks import (
 from dream3d.checkpoints import newest, number_of, stored
 from dream3d.checks import Dream3DError, InputError, RunFolderError, in_range
 from dream3d.export import Export
+from dream3d.facts import describe, extras
 from dream3d.final import around, final_pictures, mask_picture
 from dream3d.fitting import device_named, own_generators, seed_all, terminable
 from dream3d.fitting import fit as fit
 from dream3d.guards import Collapse, in_words, memory_line
-from dream3d.kernels.ops import backend
 from dream3d.microscope import Microscope
 from dream3d.prompts import Prompt
 from dream3d.report import write_report
@@ -99,6 +96,9 @@ class Pipeline:
         if max_minutes is not None:
             in_range("max_minutes", max_minutes, 0)
         self.prompt = Prompt(prompt, negative)
+        if negative.strip() and not any(stage.prior.reads_negative for stage in stages.values()):
+            kind = type(next(iter(stages.values())).prior).__name__
+            raise InputError(f"negative: {kind} reads no texts. Leave it out, or take a prior that reads them.")
         self.stages = dict(stages)
         self.export = export
         self.seed = seed
@@ -169,7 +169,9 @@ class Pipeline:
         self._deadline = None if self.max_minutes is None else began + 60 * self.max_minutes
         with terminable(), own_generators():
             try:
-                spent = self._describe(run, resumed=saved)
+                if self.resolved and not run.config.exists():
+                    write_atomically(run.config, self.resolved)
+                spent = describe(run, self.stages, self.extras(), self.device, resumed=saved, say=self.say)
                 representation, stopped = self._train(run, saved)
                 if isinstance(stopped, Interrupted):
                     so_far = self._so_far(run, representation)
@@ -207,7 +209,7 @@ class Pipeline:
         path, saved = newest(run, self._warn)
         name = list(self.stages)[self._position(saved)]
         self.renderer = self.stages[name].renderer
-        return self._filled(self._build(name, None), saved, path.name).to(self.device)
+        return self._filled(self.representation(name), saved, path.name)
 
     def _load(self, names: list[str]) -> None:
         for name in names:
@@ -252,11 +254,20 @@ class Pipeline:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 
-    def _build(self, name: str, start: Representation | None) -> Representation:
+    def representation(self, name: str, start: Representation | None = None) -> Representation:
+        """What a stage begins with, on the run's device; `start` is what the stage before has made."""
         # Initial parameters are a function of the seed, whatever was drawn before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.seed))
-            return self.stages[name].representation(start)
+            return self.stages[name].representation(start).to(self.device)
+
+    def module(self, name: str, representation: Representation | None = None) -> StageModule:
+        """A stage before its first step, its prior on the run's device; without a representation it gets a new one."""
+        if representation is None:
+            representation = self.representation(name)
+        stage, number = self.stages[name], list(self.stages).index(name) + 1
+        stage.prior.to(self.device)
+        return StageModule(stage, self.prompt, representation, seed=self.seed, number=number)
 
     def _train(self, run: RunFolder, saved: Mapping[str, Any] | None) -> tuple[Representation, str | Interrupted]:
         """The stages that are left; with why it stopped before the end of the last, or nothing."""
@@ -277,14 +288,13 @@ class Pipeline:
     ) -> tuple[Representation, str | Interrupted]:
         """One stage, from its beginning or from a checkpoint of it."""
         name, stage = list(self.stages.items())[number]
-        representation = self._build(name, start).to(self.device)
+        representation = self.representation(name, start)
         self.renderer = stage.renderer
         if saved is not None and saved["step"] >= stage.steps:  # its end: wanted by what comes next
             return self._filled(representation, saved), ""
         self._at = name, stage
         run.log(memory_line(name, stage, representation, self.device))
-        stage.prior.to(self.device)
-        module = StageModule(stage, self.prompt, representation, seed=self.seed, number=number + 1)
+        module = self.module(name, representation)
         if saved is not None:
             self._filled(module, saved)
         begin, began, asked = module.step_index, time.monotonic(), stage.prior.asked
@@ -376,48 +386,7 @@ class Pipeline:
 
     def extras(self) -> dict[str, Any]:
         """What is written into the asset: no path, no user, no time, so that the same run gives the same bytes."""
-        cards = {stage.prior.card().name: stage.prior.card() for stage in self.stages.values()}
-        return {
-            "prompt": self.prompt.text,
-            "negative": self.prompt.negative,
-            "seed": self.seed,
-            "priors": [{"name": c.name, "licence": c.licence} for c in cards.values()],
-            "objectives": [type(s.objective).__name__ for s in self.stages.values()],
-            "steps": sum(s.steps for s in self.stages.values()),
-        }
-
-    def _describe(self, run: RunFolder, *, resumed: Mapping[str, Any] | None) -> float:
-        """The first lines of a run, and the files that say what it is; the seconds that it took until now."""
-        device = f"{self.device} {torch.cuda.get_device_name(self.device)}" if self.device.type == "cuda" else "cpu"
-        kernels = backend(self.device)
-        self.say(f"dream3d {__version__} · device {device} · kernels {kernels}")
-        for card in {s.prior.card().name: s.prior.card() for s in self.stages.values()}.values():
-            self.say(f"prior {card.name} ({card.source}, {card.licence})")
-        self.say(f"run {run.path}")
-        before = run.state() if run.has_state() else {}
-        if resumed is not None:
-            self.say(f"going on after step {resumed['step']} of stage {resumed['stage']}")
-            run.log(f"resumed after step {resumed['step']} of stage {resumed['stage']}")
-        if self.resolved and not run.config.exists():
-            write_atomically(run.config, self.resolved)
-        if not before:
-            write_atomically(run.path / "command.txt", shlex.join(["dream3d", *sys.argv[1:]]) + "\n")
-        run.update(
-            status="running",
-            prompt=self.prompt.text,
-            negative=self.prompt.negative,
-            seed=self.seed,
-            pid=os.getpid(),
-            started=before.get("started", time.strftime("%Y-%m-%dT%H:%M:%S")),
-            reason=None,
-            resumed=before.get("resumed", 0) + 1 if before else None,
-            device=device,
-            kernels=kernels,
-            versions={"dream3d": __version__, "torch": torch.__version__, "python": platform.python_version()},
-            steps={name: stage.steps for name, stage in self.stages.items()},
-            priors=self.extras()["priors"],
-        )
-        return float(before.get("seconds", 0.0))
+        return extras(self.prompt, self.seed, self.stages.values())
 
 
 def _minutes(seconds: float) -> str:

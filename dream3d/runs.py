@@ -136,21 +136,29 @@ class RunFolder:
 
 
 def find(text: str, out: str | Path = "outputs") -> RunFolder:
-    """The run that a user means: a folder, or "latest".
+    """The run that a user means: its folder, a prompt's folder (the newest run in it), or "latest".
 
     Raises:
         RunFolderError: there is none.
     """
     path = Path(out) / "latest" if text == "latest" else Path(text)
     if not (path / STATE).is_file():
+        inside = max(path.glob(f"*@*/{STATE}"), key=_stamp, default=None)
+        if inside is not None:
+            return RunFolder(inside.parent.resolve())
         raise RunFolderError(f"no run at {path}. Runs here: dream3d runs")
     return RunFolder(path.resolve())
+
+
+def _stamp(state: Path) -> str:
+    """When a run began, from its folder's name."""
+    return state.parent.name.rpartition("@")[2]
 
 
 def list_runs(out: str | Path = "outputs") -> list[tuple[RunFolder, Mapping[str, Any]]]:
     """All runs below `out` with their state, oldest first; folders whose state is damaged are left out."""
     found = []
-    for path in sorted(Path(out).glob(f"*/*@*/{STATE}"), key=lambda p: p.parent.name.rpartition("@")[2]):
+    for path in sorted(Path(out).glob(f"*/*@*/{STATE}"), key=_stamp):
         with contextlib.suppress(RunFolderError):
             run = RunFolder(path.parent)
             found.append((run, run.state()))

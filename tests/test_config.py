@@ -2,80 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
 import os
-import typing
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from dream3d.backgrounds import Background
-from dream3d.cameras import CameraSampler
-from dream3d.checks import InputError
 from dream3d.config import load, members
-from dream3d.guidance import Guider, Noiser, Objective, TimeSampler
+from dream3d.guidance import Objective
 from dream3d.guidance.time import WEIGHTS, Ramp, value_at
 from dream3d.pipeline import Pipeline
 from dream3d.priors import Gaussian, Prior
 from dream3d.priors.builtin import Packaged
 from dream3d.recipes import find_recipe, last_stage, read, recipes
-from dream3d.regularizers import Regularizer, Sparsity
-from dream3d.renderers import Renderer
-from dream3d.representations import Field, Representation
-from dream3d.stage import Optimizing, Stage
+from dream3d.regularizers import Sparsity
+from dream3d.representations import Field
+from dream3d.stage import Stage
+from tests.tiny_recipes import AXES, SMALL, fails, written
 
 RECIPES = recipes()
-
-SMALL = """\
-prompt: an owl
-stages:
-  a:
-    representation: {class_path: Field, init_args: {levels: 2, log2_table: 8, finest: 16}}
-    renderer: March
-    prior: Gaussian
-    objective: SDS
-    regularizers: {thin: Sparsity}
-    steps: 3
-"""
-
-AXES: dict[str, type] = {
-    "representation": Representation,
-    "renderer": Renderer,
-    "prior": Prior,
-    "objective": Objective,
-    "objective.guider": Guider,
-    "cameras": CameraSampler,
-    "time": TimeSampler,
-    "noise": Noiser,
-    "background": Background,
-    "regularizers.thin": Regularizer,
-    "optimizer": Optimizing,
-}
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    path = tmp_path / "run.yaml"
-    path.write_text(SMALL)
-    return path
-
-
-def fails(recipe: str | Path, *overrides: str) -> str:
-    """The error's line."""
-    with pytest.raises(InputError) as caught:
-        load(recipe, overrides)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def written(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "run.yaml"
-    path.write_text(text)
-    return path
+    return written(tmp_path, SMALL)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -147,94 +98,6 @@ def test_text_stays_text(small: Path) -> None:
     """A prompt that looks like YAML, quoted as JSON the way the command line does it."""
     assert load(small, ['prompt="no: [3"', 'negative="null"'])[0].prompt.text == "no: [3"
     assert load(small, ["prompt=a dog, sitting"])[0].prompt.text == "a dog, sitting"
-
-
-# Each member replaces its neighbour and is replaced by it: all pairs of a long family would say no more.
-PAIRS = [
-    (axis, *pair)
-    for axis, family in AXES.items()
-    for old, new in itertools.pairwise(members(family).values())
-    for pair in ((old, new), (new, old))
-]
-
-
-NEEDED: dict[str, Any] = {"model": "some/folder", "image": "some.png", "renderer": "March"}
-"""Something for parameters without a default."""
-
-
-def needed(cls: type) -> dict[str, Any]:
-    """Arguments without which a class cannot be had."""
-    given = {**NEEDED, "of": "Gaussian" if issubclass(cls, Prior) else "Field"}
-    parameters = inspect.signature(cls).parameters.values()
-    return {p.name: given[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
-
-
-def setting(axis: str, cls: type) -> list[str]:
-    """`needed` as overrides."""
-    return [f"stages.a.{axis}.{key}={value}" for key, value in needed(cls).items()]
-
-
-def changed(cls: type) -> dict[str, Any]:
-    """Arguments that differ from the defaults, where that is easy: every number a little larger."""
-    parameters = inspect.signature(cls).parameters.values()
-    numbers = [p for p in parameters if p.kind is p.KEYWORD_ONLY and type(p.default) is float]
-    return {p.name: p.default * 0.9 + 0.01 for p in numbers}
-
-
-@pytest.mark.parametrize(("axis", "old", "new"), PAIRS, ids=[f"{a}-{o.__name__}-{n.__name__}" for a, o, n in PAIRS])
-@pytest.mark.parametrize("spelling", ["{axis}={new}", "{axis}.class_path={new}", "{axis}={{class_path: {new}}}"])
-def test_another_class_has_its_own_defaults(tmp_path: Path, axis: str, old: type, new: type, spelling: str) -> None:
-    """The known trap: what the file sets for one class must not leak into the class that replaces it."""
-    tree = yaml.safe_load(SMALL)
-    place, (*above, name) = tree["stages"]["a"], axis.split(".")
-    for part in above:
-        if isinstance(place[part], str):
-            place[part] = {"class_path": place[part], "init_args": {}}
-        place = place[part].get("init_args", place[part])
-    place[name] = {"class_path": old.__name__, "init_args": {**changed(old), **needed(old)}}
-    path = written(tmp_path, yaml.safe_dump(tree))
-    override = "stages.a." + spelling.format(axis=axis, new=new.__name__)
-    _, text = load(path, [override, *setting(axis, new)])
-    found = yaml.safe_load(text)["stages"]["a"]
-    for part in axis.split("."):
-        found = found.get("init_args", found)[part]
-    assert found["class_path"] == new.__name__
-    defaults = {p.name: p.default for p in inspect.signature(new).parameters.values()}
-    for key, value in (found.get("init_args") or {}).items():
-        default = list(defaults[key]) if isinstance(defaults[key], tuple) else defaults[key]
-        assert value == default or key in needed(new), key
-
-
-def test_the_pairs_are_not_empty() -> None:
-    assert {axis for axis, _, _ in PAIRS} >= {"prior", "regularizers.thin"}
-
-
-def test_every_member_of_every_axis_can_be_named(small: Path) -> None:
-    for axis, family in AXES.items():
-        known = members(family)
-        assert known and all(not inspect.isabstract(cls) and issubclass(cls, family) for cls in known.values())
-        for name, cls in known.items():
-            made, _ = load(small, [f"stages.a.{axis}={name}", *setting(axis, cls)])
-            assert isinstance(made, Pipeline), name
-
-
-@pytest.mark.parametrize("axis", AXES)
-@pytest.mark.parametrize("name", ["os.system", "subprocess.Popen", "builtins.eval", "torch.nn.Linear", "Pipeline"])
-@pytest.mark.parametrize("spelling", ["{axis}={name}", "{axis}={{class_path: {name}, init_args: {{command: ls}}}}"])
-def test_nothing_else_can_be_named(
-    small: Path, axis: str, name: str, spelling: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Refused by its name, before anything is imported, built or called."""
-    for module, function in (("os", "system"), ("subprocess", "Popen")):
-        monkeypatch.setattr(f"{module}.{function}", lambda *_, **__: pytest.fail("it was called"))
-    assert name in fails(small, "stages.a." + spelling.format(axis=axis, name=name))
-
-
-def test_classes_of_another_family_cannot_be_named(small: Path) -> None:
-    line = fails(small, "stages.a.prior=SDS")
-    assert "stages.a.prior" in line and "'SDS' is not one of Builtin, BuiltinLatent, " in line
-    assert "is not one of ASD, " in fails(small, "stages.a.objective=Gaussian")
-    assert "'Prior'" in fails(small, "stages.a.prior=Prior")  # the base itself is none of its members
 
 
 def test_strings_in_the_place_of_a_function_are_refused(small: Path) -> None:
@@ -393,21 +256,6 @@ def test_a_regularizer_can_be_added_on_the_command_line(small: Path) -> None:
     made, _ = load(small, ["stages.a.regularizers.more=Sparsity", "stages.a.regularizers.more.weight=3"])
     assert list(made.stages["a"].regularizers) == ["thin", "more"]
     assert isinstance(made.stages["a"].regularizers["more"], Sparsity)
-
-
-def constructors() -> list[Callable[..., Any]]:
-    return [Pipeline, Stage, *(cls for family in AXES.values() for cls in members(family).values())]
-
-
-@pytest.mark.parametrize("cls", constructors(), ids=lambda cls: cls.__name__)
-def test_constructors_are_the_configuration(cls: type) -> None:
-    """Keyword-only and typed; angles in degrees say so."""
-    parameters = [p for p in inspect.signature(cls).parameters.values() if p.name != "start"]
-    hints = typing.get_type_hints(cls.__init__)
-    for p in parameters:
-        assert p.kind is p.KEYWORD_ONLY and p.name in hints, p.name
-        if any(word in p.name for word in ("elevation", "azimuth", "fov", "angle")):
-            assert p.name.endswith("_deg"), p.name
 
 
 def test_the_same_gaussian(small: Path) -> None:

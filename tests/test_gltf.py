@@ -12,7 +12,7 @@ from PIL import Image
 
 from dream3d import __version__, gltf
 from dream3d.checks import InputError
-from dream3d.gltf import write_atomically, write_glb, write_obj
+from dream3d.gltf import write_glb, write_obj
 from dream3d.meshing import decimate, topology, vertex_normals
 from dream3d.texturing import bake, unwrap
 from dream3d.types import Material, Mesh
@@ -138,18 +138,6 @@ def test_obj_without_textures(tmp_path):
 def test_pictures_are_rounded_not_cut(tmp_path):
     gltf.write_textures(Material(base_color=torch.full((8, 8, 3), 127.9 / 255)), tmp_path)
     assert Image.open(tmp_path / "basecolor.png").getpixel((0, 0)) == (128, 128, 128)
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
-    write_atomically(tmp_path / "a.txt", b"old")
-
-    def broken(*args):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", broken)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(tmp_path / "a.txt", b"new")
-    assert os.listdir(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_bytes() == b"old"
 
 
 def test_empty_meshes_and_foreign_extras_are_refused(ball, tmp_path, as_users_run):

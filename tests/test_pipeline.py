@@ -19,6 +19,7 @@ from dream3d.checks import Dream3DError, InputError, RunError, RunFolderError
 from dream3d.export import Export
 from dream3d.guidance import Objective
 from dream3d.pipeline import Interrupted
+from dream3d.priors import Gaussian, Zero123
 from dream3d.regularizers import Opaque, Sparsity
 from dream3d.representations import Field, Representation
 from dream3d.runs import RunFolder, find
@@ -292,6 +293,16 @@ def test_a_device_that_is_not_there(tmp_path: Path, device: str, code: int) -> N
     with pytest.raises(Dream3DError, match=device) as caught:
         pipeline(tmp_path, device=device)
     assert caught.value.exit_code == code
+
+
+def test_a_negative_prompt_to_a_prior_without_one(tmp_path: Path) -> None:
+    deaf = Gaussian()
+    deaf.reads_negative = False
+    with pytest.raises(InputError, match=r"negative: Gaussian reads no texts. Leave it out, or take a prior that"):
+        pipeline(tmp_path, negative="blurry", stages={"a": stage(prior=deaf)})
+    assert list(tmp_path.iterdir()) == []
+    pipeline(tmp_path, negative="blurry", stages={"a": stage(prior=deaf), "b": stage()})
+    assert not Zero123.reads_negative
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -80,6 +81,19 @@ def test_failed_write_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.
     assert path.read_text() == "old"
 
 
+def test_failed_renaming_leaves_the_old_content_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    write_atomically(path, b"old")
+
+    def broken(*args: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, b"new")
+    assert os.listdir(tmp_path) == ["a.txt"] and path.read_bytes() == b"old"
+
+
 def test_damaged_state_is_named(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "owl", "sds")
     (run.path / "run.json").write_text('{"status": "runn')
@@ -101,6 +115,9 @@ def test_find(tmp_path: Path) -> None:
         find("latest", tmp_path)
     run.update(status="done")
     assert find("latest", tmp_path).path == find(str(run.path), tmp_path).path == run.path.resolve()
+    (older := run.path.with_name("vsd@20200101-000000")).mkdir()
+    (older / "run.json").write_text("{}")
+    assert find(str(run.path.parent)).path == run.path.resolve()  # the newest of a prompt
 
 
 def test_find_nothing() -> None:

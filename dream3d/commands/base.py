@@ -13,13 +13,15 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from dream3d.checks import Dream3DError, InputError, MissingError, RunFolderError, did_you_mean, in_range, one_of
 from dream3d.runs import RunFolder, find
 
 if TYPE_CHECKING:
     from dream3d.pipeline import Pipeline
+
+Number = TypeVar("Number", int, float)
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:0")
 
@@ -105,26 +107,20 @@ def _checked(check: Callable[[], object]) -> None:
 
 def whole(flag: str, low: int, high: float = math.inf) -> Callable[[str], int]:
     """Argument type: a whole number in [low, high]."""
-
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise UsageError(f"{flag} must be a whole number (got '{text}').") from None
-        _checked(lambda: in_range(flag, value, low, high))
-        return value
-
-    return convert
+    return _within(int, "a whole number", flag, low, high)
 
 
 def number(flag: str, low: float, high: float = math.inf) -> Callable[[str], float]:
     """Argument type: a number in [low, high]."""
+    return _within(float, "a number", flag, low, high)
 
-    def convert(text: str) -> float:
+
+def _within(kind: Callable[[str], Number], what: str, flag: str, low: float, high: float) -> Callable[[str], Number]:
+    def convert(text: str) -> Number:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
-            raise UsageError(f"{flag} must be a number (got '{text}').") from None
+            raise UsageError(f"{flag} must be {what} (got '{text}').") from None
         _checked(lambda: in_range(flag, value, low, high))
         return value
 

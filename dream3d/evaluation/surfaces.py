@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dream3d.checks import InputError
+from dream3d.srgb import to_srgb
 
 FIT = 0.9
 """Radius of the sphere around the origin into which every object is scaled, metres."""
@@ -93,8 +94,3 @@ def _look(visual: Any, count: int, linear: bool) -> tuple[np.ndarray, np.ndarray
         return np.asarray(coordinates)[:, :2], np.ones(3), np.asarray(texture.convert("RGB"), np.float32) / 255, painted
     known = np.asarray(color, float)[:3] / 255 if color is not None and np.ndim(color) == 1 else np.full(3, UNPAINTED)
     return uv, known, None, painted
-
-
-def to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Linear light to sRGB codes (IEC 61966-2-1)."""
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)

@@ -97,11 +97,8 @@ def project_splats(
     broken = ~torch.cat([means, quaternions, scales, opacities[:, None]], dim=1).isfinite().all(dim=1)
     broken |= ~(quaternions.square().sum(dim=1) > SHORTEST_QUATERNION**2)
     # What is not drawn is replaced before anything is computed with it: a NaN behind a `where` still spoils gradients.
-    means = torch.where(broken[:, None], 0, means)
-    quaternions = torch.where(broken[:, None], 1, quaternions)
-    scales = torch.where(broken[:, None], 0, scales)
-    opacities = torch.where(broken, 0, opacities)
-
+    means, scales = (torch.where(broken[:, None], 0, t) for t in (means, scales))
+    quaternions, opacities = torch.where(broken[:, None], 1, quaternions), torch.where(broken, 0, opacities)
     c2w, focal = cameras.c2w.to(means), focal_lengths(cameras, means)[:, None]
     view = torch.stack([c2w[:, :3, 0], -c2w[:, :3, 1], -c2w[:, :3, 2]], dim=1)  # rows: right, down, forward
     x, y, z = torch.einsum("cij,cnj->cin", view, means - c2w[:, None, :3, 3]).unbind(dim=1)
@@ -109,11 +106,8 @@ def project_splats(
     x, y, z = torch.where(seen, x, 0), torch.where(seen, y, 0), torch.where(seen, z, 1)
     size = means.new_tensor([cameras.width, cameras.height])
     slope = torch.stack([x, y], dim=-1) / z[..., None]
-    edge = JACOBIAN_EDGE * 0.5 * size / focal[..., None]
-    bend = torch.minimum(torch.maximum(slope, -edge), edge)
-    to_image = (focal / z)[..., None, None] * (view[:, None, :2] - bend[..., None] * view[:, None, 2:])  # J W
-    half = to_image @ (to_rotation(quaternions) * scales[:, None])
-    covariance = half @ half.mT
+    axes = to_rotation(quaternions) * scales[:, None]
+    covariance = _covariances(axes, view, slope, z, focal, edge=JACOBIAN_EDGE * 0.5 * size / focal[..., None])
     xx, xy, yy = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
     with torch.no_grad():
         determinant = (xx + blur) * (yy + blur) - xy * xy
@@ -144,6 +138,14 @@ def project_splats(
         width=cameras.width,
         alpha_min=alpha_min,
     )
+
+
+def _covariances(axes: Tensor, view: Tensor, slope: Tensor, z: Tensor, focal: Tensor, *, edge: Tensor) -> Tensor:
+    """In the picture, C N 2 2, pixel^2, without the blur; beyond `edge` the projection bends no further."""
+    bend = torch.minimum(torch.maximum(slope, -edge), edge)
+    to_image = (focal / z)[..., None, None] * (view[:, None, :2] - bend[..., None] * view[:, None, 2:])  # J W
+    half = to_image @ axes
+    return half @ half.mT
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dream3d.checks import InputError
+from dream3d.runs import write_atomically
 
 LARGEST = 1 << 27
 """Texels (16384 x 8192) and bytes of a texel's four: more is taken for damage rather than for work."""
@@ -142,7 +142,4 @@ def encode_hdr(radiance: Float[Tensor, "H W 3"]) -> bytes:
 
 def write_hdr(path: str | Path, radiance: Float[Tensor, "H W 3"]) -> None:
     """`encode_hdr` into a file, atomically."""
-    path = Path(path)
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_bytes(encode_hdr(radiance))
-    os.replace(temporary, path)
+    write_atomically(Path(path), encode_hdr(radiance))

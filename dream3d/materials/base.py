@@ -118,7 +118,19 @@ class Material(ABC):
         return tuple(values[name] for name in names)
 
 
-def in_unit(what: str, low_high: tuple[float, float]) -> Channel:
+def metallic_roughness(
+    what: str, roughness: tuple[float, float], metallic: tuple[float, float], bump: float
+) -> dict[str, Channel]:
+    """The channels of a glTF 2.0 material: its ranges, checked, and a "bump" unless its greatest slope is 0."""
+    channels = {
+        "albedo": Channel(3),
+        "roughness": _in_unit(f"{what}: roughness", roughness),
+        "metallic": _in_unit(f"{what}: metallic", metallic),
+    }
+    return channels | ({"bump": Channel(3, -bump, bump)} if bump else {})
+
+
+def _in_unit(what: str, low_high: tuple[float, float]) -> Channel:
     """A channel of one number from a pair of limits within [0, 1], checked."""
     low, high = low_high
     in_range(f"{what}[0]", low, 0, 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dream3d.checks import InputError, in_range
 from dream3d.lights.base import Light
 from dream3d.lights.environment import Environment
-from dream3d.materials.base import Channel, Material, Points, in_unit
+from dream3d.materials.base import Channel, Material, Points, metallic_roughness
 from dream3d.materials.metallic import Shares, shares
 from dream3d.materials.normals import facing
 from dream3d.nn.color import Tone, display, to_linear
@@ -63,13 +63,7 @@ class MonteCarlo(Material):
         tone: Tone = "neutral",
     ) -> None:
         in_range("MonteCarlo: samples", samples, 3, 1 << 20)
-        self._channels = {
-            "albedo": Channel(3),
-            "roughness": in_unit("MonteCarlo: roughness", roughness),
-            "metallic": in_unit("MonteCarlo: metallic", metallic),
-        }
-        if bump:
-            self._channels["bump"] = Channel(3, -bump, bump)
+        self._channels = metallic_roughness("MonteCarlo", roughness, metallic, bump)
         self.samples = samples
         self.tone: Tone = tone
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from dream3d.checks import InputError
 from dream3d.lights.base import Light
 from dream3d.lights.environment import Environment
-from dream3d.materials.base import Channel, Material, Points, in_unit
+from dream3d.materials.base import Channel, Material, Points, metallic_roughness
 from dream3d.materials.metallic import shares
 from dream3d.materials.normals import facing
 from dream3d.nn.color import Tone, display, to_linear
@@ -43,13 +43,7 @@ class PBR(Material):
         bump: float = 0.0,
         tone: Tone = "neutral",
     ) -> None:
-        self._channels = {
-            "albedo": Channel(3),
-            "roughness": in_unit("PBR: roughness", roughness),
-            "metallic": in_unit("PBR: metallic", metallic),
-        }
-        if bump:
-            self._channels["bump"] = Channel(3, -bump, bump)
+        self._channels = metallic_roughness("PBR", roughness, metallic, bump)
         self.tone: Tone = tone
 
     @property

@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Tone = Literal["neutral", "clip"]
+from dream3d.srgb import SEAM
 
-SEAM = 0.04045
-"""Code below which sRGB is a straight line. Both directions part here, so that one exactly undoes the other."""
+Tone = Literal["neutral", "clip"]
 
 
 def to_linear(code: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:

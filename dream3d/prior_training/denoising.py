@@ -13,6 +13,7 @@ from dream3d.checks import InputError
 from dream3d.prior_training.batches import Batches
 from dream3d.prior_training.export import SCHEDULER, TIMESTEPS
 from dream3d.prior_training.members import AUTOENCODER, Member, architecture
+from dream3d.prior_training.shrinking import start_by_shrinking
 from dream3d.prior_training.train import Task
 from dream3d.priors.builtin import to_patches
 from dream3d.priors.builtin_mv import share_views
@@ -105,7 +106,7 @@ class Autoencoding(Task):
     def network(self) -> nn.Module:
         from diffusers import AutoencoderKL
 
-        return cast(nn.Module, AutoencoderKL(**self.config))
+        return start_by_shrinking(cast(nn.Module, AutoencoderKL(**self.config)))
 
     def loss(self, net: Callable[..., Any], count: int, generator: torch.Generator) -> Tensor:
         images = 2 * self.batches.pictures(count, generator).images - 1

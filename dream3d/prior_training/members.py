@@ -13,9 +13,9 @@ from dream3d.priors.builtin_mv import VIEWS, share_views
 
 LATENT_CHANNELS, LATENT_GRID = 4, 32
 Shares = tuple[tuple[float, float, float], ...]
-PIXEL_SHARES: Shares = ((0.8, 1.0, 0.45), (0.4, 0.8, 0.35), (0.0, 0.4, 0.2))
+PIXEL_SHARES: Shares = ((0.9, 1.0, 0.5), (0.4, 0.9, 0.35), (0.0, 0.4, 0.15))
 """Share of the pictures between two times. In 64 x 64 pixels the shape shows through the noise up to t = 0.95 or so:
-what text and camera decide is decided above, and seldom below 0.4."""
+what text and camera decide (which of its two ends a car shows, say) is decided above, and seldom below 0.4."""
 LATENT_SHARES: Shares = ((0.7, 1.0, 0.4), (0.35, 0.7, 0.4), (0.0, 0.35, 0.2))
 """Latents repeat themselves less than pixels do, so the same decisions fall at a little less noise."""
 
@@ -67,7 +67,7 @@ AUTOENCODER: Mapping[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 3,
     "up_block_types": ["UpDecoderBlock2D"] * 3,
     "layers_per_block": 1,
-    "norm_num_groups": 8,
+    "norm_num_groups": LATENT_CHANNELS,
     "sample_size": MEMBERS["builtin-latent"].size,
     "mid_block_add_attention": False,
     "scaling_factor": 1.0,

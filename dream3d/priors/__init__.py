@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from dream3d.priors.lora import LoRA as LoRA
     from dream3d.priors.mixture import Mixture as Mixture
     from dream3d.priors.mvdream import MVDream as MVDream
+    from dream3d.priors.opened import Opening as Opening
     from dream3d.priors.pixart import PixArt as PixArt
-    from dream3d.priors.pretrained import Opening as Opening
     from dream3d.priors.sdxl import SDXL as SDXL
     from dream3d.priors.stable_diffusion import StableDiffusion as StableDiffusion
     from dream3d.priors.zero123 import Zero123 as Zero123
@@ -54,7 +54,7 @@ _HOMES = {
     "LoRA": "lora",
     "MVDream": "mvdream",
     "Mixture": "mixture",
-    "Opening": "pretrained",
+    "Opening": "opened",
     "PixArt": "pixart",
     "Prior": "base",
     "Query": "base",

@@ -174,12 +174,14 @@ class Prior(nn.Module, ABC):
         image_size: height and width of the pictures the network knows, pixels.
         asked: predictions made so far, one a latent and condition: what a step costs.
         needs_normals: `hinted` wants a rendering with normals.
+        reads_negative: a negative prompt means something to it.
     """
 
     views: int = 1
     image_size: int = 64
     asked: int = 0
     needs_normals: bool = False
+    reads_negative: bool = True
 
     @final
     def train(self, mode: bool = True) -> Prior:

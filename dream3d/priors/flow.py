@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from dream3d.checks import in_range
-from dream3d.priors.opened import CLIP, CLIP_PROJECTED, T5, VAE, Opened, Part, Reader
-from dream3d.priors.pretrained import FromText, Latent, Opening
+from dream3d.priors.opened import CLIP, CLIP_PROJECTED, T5, VAE, Opened, Opening, Part, Reader
+from dream3d.priors.pretrained import FromText, Latent
 
 T5_OPTIONAL = Part(T5.classes, T5.library, T5.half, optional=True)
 FEWER = 256

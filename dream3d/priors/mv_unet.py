@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dream3d.checks import MissingError
 from dream3d.priors.builtin_mv import VIEWS, share_views
 from dream3d.priors.hub import read_json
+from dream3d.priors.opened import Openable, filled
 from dream3d.priors.picture import resampler_names
 
 CAMERA_NUMBERS = 16
@@ -202,52 +203,15 @@ def _layer(attends: int, index: int, rest: str) -> str:
     return f"resnets.{index}.{_RESNET.get(path, path)}.{kind}"
 
 
-class MultiViewUNetModel:
-    """Opens the unet folder as the classes of diffusers open theirs. Its name is the one in model_index.json."""
+class MultiViewUNetModel(Openable):
+    """Opens the unet folder. Its name is the one in model_index.json."""
 
-    @staticmethod
-    def from_pretrained(
-        folder: Path,
-        *,
-        variant: str | None,
-        torch_dtype: torch.dtype,
-        use_safetensors: bool,
-        local_files_only: bool,
-        low_cpu_mem_usage: bool,
-        output_loading_info: bool,
-    ) -> tuple[Any, dict[str, list[str]]]:
-        """The network and what it lacks, `missing_keys` and `unexpected_keys`. Weights are safetensors, whatever is
-        asked; the settings are those that diffusers' classes know.
-
-        Raises:
-            MissingError: the configuration is not that of such a network.
-            ValueError: the file holds other tensors.
-        """
+    @classmethod
+    def _made(cls, folder: Path, tensors: dict[str, Tensor]) -> tuple[Any, dict[str, list[str]]]:
         config = read_json(folder.parent.name, folder / "config.json")
         with torch.device("meta"):
             unet = build(config, VIEWS + (config.get("ip_dim", 0) > 0), model=folder.parent.name)
-        tensors = {
-            name: t.to(torch_dtype) for name, t in renamed(_read(folder, variant), config["num_res_blocks"]).items()
-        }
-        wanted = set(unet.state_dict())
-        info = {"missing_keys": sorted(wanted - set(tensors)), "unexpected_keys": sorted(set(tensors) - wanted)}
-        if info["unexpected_keys"]:
-            raise ValueError(
-                f"{folder.name} holds tensors that its config.json does not name: {info['unexpected_keys'][0]}"
-            )
-        if not info["missing_keys"]:
-            unet.load_state_dict(tensors, strict=True, assign=True)
+        info = filled(unet, renamed(tensors, config["num_res_blocks"]), folder=folder)
         if config.get("ip_dim", 0):
             unet.time_embedding = ViewsTime(unet.time_embedding)
         return unet, info
-
-
-def _read(folder: Path, variant: str | None) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    dot, stem = f".{variant}" if variant else "", "diffusion_pytorch_model"
-    single = folder / f"{stem}{dot}.safetensors"
-    if single.is_file():
-        return load_file(single)
-    shards = set(read_json(folder.parent.name, folder / f"{stem}.safetensors.index{dot}.json")["weight_map"].values())
-    return {name: t for shard in sorted(shards) for name, t in load_file(folder / shard).items()}

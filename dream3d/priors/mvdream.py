@@ -14,9 +14,9 @@ from dream3d.checks import InputError, groups_of
 from dream3d.priors.base import Condition
 from dream3d.priors.builtin_mv import VIEWS
 from dream3d.priors.hub import read_json
-from dream3d.priors.opened import CLIP, Part, Reader, dtype_of
+from dream3d.priors.opened import CLIP, Opening, Part, Reader, dtype_of
 from dream3d.priors.picture import read_for, read_picture
-from dream3d.priors.pretrained import FromText, Latent, Opening
+from dream3d.priors.pretrained import FromText, Latent
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras
 

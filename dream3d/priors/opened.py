@@ -5,18 +5,58 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dream3d.checks import MissingError
-from dream3d.priors.hub import CURE, first_line, weights_variant
+from dream3d.checks import MissingError, in_range
+from dream3d.priors.hub import CURE, first_line, read_json, weights_variant
+
+
+@final
+class Opening:
+    """How a pipeline is found, opened and held.
+
+    Args:
+        revision: branch, tag or commit on the hub.
+        variant: file variant, such as "fp16"; None takes plain files, or fp16 ones where only these are there.
+        half: compute in half precision; None means on CUDA only. Latents and gradients keep the caller's dtype.
+        image_size: height and width that pictures are resized to; None is what the network was trained on.
+        low_memory: encode one picture at a time and recompute its activations in the backward pass: slower by one
+            encode a step, and the peak no longer grows with the batch.
+        offload: encoders and autoencoder stay on the CPU and visit the device when they are used: slower by the time
+            that copying them takes.
+        slices: attention of a U-Net one head at a time: less memory where no fused attention is at hand. Transformers
+            refuse it.
+    """
+
+    def __init__(
+        self,
+        *,
+        revision: str | None = None,
+        variant: str | None = None,
+        half: bool | None = None,
+        image_size: int | None = None,
+        low_memory: bool = False,
+        offload: bool = False,
+        slices: bool = False,
+    ) -> None:
+        if image_size is not None:
+            in_range("image_size", image_size, 8, 4096)
+        self.revision = revision
+        self.variant = variant
+        self.half = half
+        self.image_size = image_size
+        self.low_memory = low_memory
+        self.offload = offload
+        self.slices = slices
 
 
 @dataclass(frozen=True)
@@ -232,6 +272,70 @@ def _open(model: str, folder: Path, part: Part, variant: str | None, dtype: torc
             f"prior '{model}': {folder.name} lacks {len(missing)} tensors ({missing[0]} ...). Fetch it again."
         )
     return network
+
+
+class Openable(ABC):
+    """A network that no library has, opened as the classes of diffusers open theirs: `Part` may name its subclasses."""
+
+    @classmethod
+    @abstractmethod
+    def _made(cls, folder: Path, tensors: dict[str, Tensor]) -> tuple[nn.Module, dict[str, list[str]]]:
+        """The network of a folder with its weights in it, and what `filled` says of them."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: Path,
+        *,
+        variant: str | None,
+        torch_dtype: torch.dtype,
+        use_safetensors: bool,
+        local_files_only: bool,
+        low_cpu_mem_usage: bool,
+        output_loading_info: bool,
+    ) -> tuple[nn.Module, dict[str, list[str]]]:
+        """The network and what it lacks, `missing_keys` and `unexpected_keys`. Weights are safetensors, whatever is
+        asked; the settings are those that diffusers' classes know.
+
+        Raises:
+            MissingError: the folder's configuration is not that of such a network.
+            ValueError: the file holds other tensors.
+        """
+        tensors = read_tensors(folder, "diffusion_pytorch_model", variant)
+        return cls._made(folder, {name: tensor.to(torch_dtype) for name, tensor in tensors.items()})
+
+
+def filled(network: nn.Module, tensors: Mapping[str, Tensor], *, folder: Path) -> dict[str, list[str]]:
+    """Let a network on the meta device have tensors for its own, unless some are missing; says which.
+
+    Raises:
+        ValueError: it has no place for some.
+    """
+    wanted = set(network.state_dict())
+    missing, unexpected = sorted(wanted - set(tensors)), sorted(set(tensors) - wanted)
+    if unexpected:
+        raise ValueError(f"{folder.name} holds tensors that its config.json does not name: {unexpected[0]}")
+    if not missing:
+        network.load_state_dict(tensors, strict=True, assign=True)
+    return {"missing_keys": missing, "unexpected_keys": unexpected}
+
+
+def read_tensors(folder: Path, stem: str, variant: str | None) -> dict[str, Tensor]:
+    """The safetensors weights of one network, in one file or in shards.
+
+    Args:
+        folder: of the network, such as `.../unet`.
+        stem: of the file's name.
+        variant: as `weights_variant` found it.
+    """
+    from safetensors.torch import load_file
+
+    dot = f".{variant}" if variant else ""
+    single = folder / f"{stem}{dot}.safetensors"
+    if single.is_file():
+        return load_file(single)
+    shards = set(read_json(folder.parent.name, folder / f"{stem}.safetensors.index{dot}.json")["weight_map"].values())
+    return {name: t for shard in sorted(shards) for name, t in load_file(folder / shard).items()}
 
 
 def open_readers(model: str, folder: Path, readers: Mapping[str, Reader], pipeline: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dream3d.checks import InputError, MissingError, in_range, one_of
+from dream3d.checks import InputError, MissingError, one_of
 from dream3d.priors.base import (
     PARAMETERISATIONS,
     Card,
@@ -31,7 +31,7 @@ from dream3d.priors.base import (
 )
 from dream3d.priors.hub import CURE, class_in, licence_of, local_folder, obtain, read_index, read_json, weights_variant
 from dream3d.priors.known import KNOWN, OPENS
-from dream3d.priors.opened import Opened, Part, Reader, dtype_of, open_networks, open_readers
+from dream3d.priors.opened import Opened, Opening, Part, Reader, dtype_of, open_networks, open_readers
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras
 
@@ -46,45 +46,6 @@ _BETAS = (
     "trained_betas",
     "rescale_betas_zero_snr",
 )
-
-
-@final
-class Opening:
-    """How a pipeline is found, opened and held.
-
-    Args:
-        revision: branch, tag or commit on the hub.
-        variant: file variant, such as "fp16"; None takes plain files, or fp16 ones where only these are there.
-        half: compute in half precision; None means on CUDA only. Latents and gradients keep the caller's dtype.
-        image_size: height and width that pictures are resized to; None is what the network was trained on.
-        low_memory: encode one picture at a time and recompute its activations in the backward pass: slower by one
-            encode a step, and the peak no longer grows with the batch.
-        offload: encoders and autoencoder stay on the CPU and visit the device when they are used: slower by the time
-            that copying them takes.
-        slices: attention of a U-Net one head at a time: less memory where no fused attention is at hand. Transformers
-            refuse it.
-    """
-
-    def __init__(
-        self,
-        *,
-        revision: str | None = None,
-        variant: str | None = None,
-        half: bool | None = None,
-        image_size: int | None = None,
-        low_memory: bool = False,
-        offload: bool = False,
-        slices: bool = False,
-    ) -> None:
-        if image_size is not None:
-            in_range("image_size", image_size, 8, 4096)
-        self.revision = revision
-        self.variant = variant
-        self.half = half
-        self.image_size = image_size
-        self.low_memory = low_memory
-        self.offload = offload
-        self.slices = slices
 
 
 class Pretrained(Prior, ABC):

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from dream3d.checks import MissingError, in_range
 from dream3d.priors.base import Condition
 from dream3d.priors.hub import CURE, class_in
-from dream3d.priors.opened import UNET, Part, dtype_of
+from dream3d.priors.opened import UNET, Openable, Opening, Part, dtype_of, filled
 from dream3d.priors.picture import read_for, read_picture
-from dream3d.priors.pretrained import Latent, Opening
+from dream3d.priors.pretrained import Latent
 from dream3d.prompts import Prompt
 from dream3d.types import Cameras
 
 PROJECTIONS = ("clip_camera_projection", "cc_projection")
 
 
-class CLIPCameraProjection(nn.Linear):
+class CLIPCameraProjection(Openable, nn.Linear):
     """The linear map from a picture's CLIP embedding and four numbers of the camera to one token.
 
     Two conversions of the published weights exist; they name folder, class and tensors differently.
@@ -32,29 +32,12 @@ class CLIPCameraProjection(nn.Linear):
     config: Any = None
     """What `Part` reads of diffusers' classes."""
 
-    @staticmethod
-    def from_pretrained(
-        folder: Path,
-        *,
-        variant: str | None,
-        torch_dtype: torch.dtype,
-        use_safetensors: bool,
-        local_files_only: bool,
-        low_cpu_mem_usage: bool,
-        output_loading_info: bool,
-    ) -> tuple[CLIPCameraProjection, dict[str, list[str]]]:
-        """The map and what it lacks, `missing_keys`; the settings are those that diffusers' classes know."""
-        from safetensors.torch import load_file
-
-        dot = f".{variant}" if variant else ""
-        tensors = load_file(folder / f"diffusion_pytorch_model{dot}.safetensors")
-        found = {name.rpartition(".")[2]: tensor.to(torch_dtype) for name, tensor in tensors.items()}
-        missing = [name for name in ("weight", "bias") if name not in found]
+    @classmethod
+    def _made(cls, folder: Path, tensors: dict[str, Tensor]) -> tuple[CLIPCameraProjection, dict[str, list[str]]]:
+        found = {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
         wide = found.get("weight", torch.empty(1, 1))
         projection = CLIPCameraProjection(wide.shape[1], wide.shape[0], device="meta")
-        if not missing:
-            projection.load_state_dict(found, strict=True, assign=True)
-        return projection, {"missing_keys": missing}
+        return projection, filled(projection, found, folder=folder)
 
 
 CCProjection = CLIPCameraProjection
@@ -92,6 +75,7 @@ class Zero123(Latent):
     readers = {}
     usual_size = 256
     channels_a_latent = 2
+    reads_negative = False
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dream3d import __version__
 from dream3d.checks import InputError
 from dream3d.splat_files.base import Table, to_table
+from dream3d.srgb import to_linear
 from dream3d.types import Splats
 
 EXTENSION = "KHR_gaussian_splatting"
@@ -77,9 +78,7 @@ def _attributes(table: Table) -> dict[str, NDArray]:
             if degree * degree + order < table.sh.shape[1]:
                 harmonics[f"SH_DEGREE_{degree}_COEF_{order}"] = table.sh[:, degree * degree + order]
     # Linear light and not the display-referred splat colour: what glTF says that COLOR_0 is for those who show points.
-    c = table.colors().clip(0, 1)
-    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-    color = np.concatenate([linear, table.opacities[:, None]], axis=1)
+    color = np.concatenate([to_linear(table.colors().clip(0, 1)), table.opacities[:, None]], axis=1)
     own = {"ROTATION": np.roll(table.quaternions, -1, axis=1), "SCALE": table.scales, **harmonics}
     own["OPACITY"] = table.opacities[:, None]
     return {

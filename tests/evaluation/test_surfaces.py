@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dream3d.checks import InputError
-from dream3d.evaluation.surfaces import FIT, fit, read_surface, to_srgb
+from dream3d.evaluation.surfaces import FIT, fit, read_surface
 from dream3d.gltf import write_glb
 from dream3d.types import Material, Mesh
 
@@ -62,7 +62,3 @@ def test_what_is_no_mesh_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="mesh") as error:
             read_surface(tmp_path / name)
         assert "\n" not in str(error.value)
-
-
-def test_srgb_codes() -> None:
-    assert np.allclose(to_srgb(np.array([0.0, 0.0031308, 0.2140411, 1.0])), [0, 0.04045, 0.5, 1], atol=1e-5)

@@ -1,4 +1,4 @@
-"""Meshes and cameras for the tests of the mesh kernels."""
+"""Meshes, cameras and a loop for the tests of the mesh kernels."""
 
 import math
 
@@ -54,3 +54,16 @@ def soup(number, dtype, generator, *, size=0.5):
     middle = 1.2 * torch.rand(number, 1, 3, dtype=DOUBLE, generator=generator) - 0.6
     corners = middle + size * (torch.rand(number, 3, 3, dtype=DOUBLE, generator=generator) - 0.5)
     return corners.view(-1, 3).to(dtype), torch.arange(3 * number).view(-1, 3)
+
+
+def for_threads_and_levels(run, levels):
+    """`run(library)` for every instruction set on one thread, then on three."""
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            results += [run(library) for library in levels]
+    finally:
+        torch.set_num_threads(before)
+    return results

@@ -10,7 +10,7 @@ from dream3d.checks import InputError
 from dream3d.kernels import mesh, mesh_reference
 from dream3d.types import Cameras
 from tests.kernels.conftest import cameras, off_by
-from tests.kernels.mesh_scenes import DOUBLE, front, icosphere, in_pixels, soup
+from tests.kernels.mesh_scenes import DOUBLE, for_threads_and_levels, front, icosphere, in_pixels, soup
 
 FINE = {torch.float32: 1e-4, DOUBLE: 1e-9}
 TRIANGLE = torch.tensor([[0, 1, 2]])
@@ -210,14 +210,7 @@ def test_bytes_do_not_depend_on_threads_or_instruction_sets(levels, generator):
         )
         return [fragments.face, *values]
 
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for number in (1, 3):
-            torch.set_num_threads(number)
-            results += [run(library) for library in levels]
-    finally:
-        torch.set_num_threads(before)
+    results = for_threads_and_levels(run, levels)
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from dream3d.checks import InputError
 from dream3d.kernels import mesh, mesh_reference
 from tests.kernels.conftest import cameras, off_by
-from tests.kernels.mesh_scenes import DOUBLE, front, icosphere, in_pixels, soup
+from tests.kernels.mesh_scenes import DOUBLE, for_threads_and_levels, front, icosphere, in_pixels, soup
 
 FINE = {torch.float32: 1e-4, DOUBLE: 1e-9}
 SQUARE = torch.tensor([[0, 1, 2], [0, 2, 3]])
@@ -123,14 +123,7 @@ def test_bytes_do_not_depend_on_threads(levels, generator):
         image = mask(vertices, faces, views, library=library)
         return [image, *torch.autograd.grad(image.square().sum(), vertices)]
 
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for number in (1, 3):
-            torch.set_num_threads(number)
-            results += [run(library) for library in levels]
-    finally:
-        torch.set_num_threads(before)
+    results = for_threads_and_levels(run, levels)
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 

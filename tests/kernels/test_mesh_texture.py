@@ -7,7 +7,7 @@ from torch.autograd import gradcheck
 from dream3d.checks import InputError
 from dream3d.kernels import mesh, texture, texture_reference
 from tests.kernels.conftest import off_by
-from tests.kernels.mesh_scenes import DOUBLE, front, in_pixels
+from tests.kernels.mesh_scenes import DOUBLE, for_threads_and_levels, front, in_pixels
 
 FINE = {torch.float32: 1e-4, DOUBLE: 1e-9}
 
@@ -143,14 +143,7 @@ def test_bytes_do_not_depend_on_threads(levels, generator):
         values = texture.sample_texture(image, uv, levels=which, library=library)
         return [values, *torch.autograd.grad(values.square().sum(), (image, uv))]
 
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for number in (1, 3):
-            torch.set_num_threads(number)
-            results += [run(library) for library in levels]
-    finally:
-        torch.set_num_threads(before)
+    results = for_threads_and_levels(run, levels)
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dream3d.nn.color import SEAM, display, to_linear, to_srgb
+from dream3d.nn.color import display, to_linear, to_srgb
+from dream3d.srgb import SEAM
 
 
 def test_srgb_round_trip_is_exact():

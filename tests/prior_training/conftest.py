@@ -53,7 +53,7 @@ def tiny_config() -> dict[str, Any]:
 def tiny_autoencoder() -> dict[str, Any]:
     from dream3d.prior_training.members import AUTOENCODER
 
-    return {**AUTOENCODER, "block_out_channels": [8, 8, 8]}
+    return {**AUTOENCODER, "block_out_channels": [16, 20, 24]}
 
 
 @pytest.fixture(scope="session")

@@ -72,15 +72,13 @@ def test_the_latents_scale_gives_variance_one(
     rendered_large: Path, words: StaticText, tiny_autoencoder: dict[str, Any], tmp_path: Path
 ) -> None:
     batches = Batches(rendered_large, words, size=128)
-    trainer = Trainer(Autoencoding(batches, config=tiny_autoencoder), _settings(8, lr=3e-3))
-    report = Report(lambda _: None, seconds=1e9)
-    run(trainer, tmp_path, report)
-    assert float(report.losses[-1]) < float(report.losses[0])
+    trainer = Trainer(Autoencoding(batches, config=tiny_autoencoder), _settings(4, lr=1e-4))
+    run(trainer, tmp_path, Report(lambda _: None, seconds=1e9))
     images = batches.pictures(32, torch.Generator().manual_seed(5)).images
     network: Any = trainer.ema
     with torch.no_grad():
         z = network.encode(2 * images - 1).latent_dist.mean * trainer.facts["scaling_factor"]
-    assert float(z.std()) == pytest.approx(1, abs=0.15) and trainer.facts["psnr"] > 3
+    assert float(z.std()) == pytest.approx(1, abs=0.15) and trainer.facts["psnr"] > 20
 
 
 @pytest.mark.parametrize("shares", [PIXEL_SHARES, LATENT_SHARES])

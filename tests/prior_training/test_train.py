@@ -105,6 +105,17 @@ def test_the_learning_rate_rises_and_ends_near_zero(rate: str, expected: dict[fl
         assert trainer.rate() == pytest.approx(height)
 
 
+def test_what_is_swift_moves_four_times_as_far() -> None:
+    class Swift(Line):
+        swift = ("bias",)
+
+    trainer = Trainer(Swift(), Settings(Length(steps=1), batch=8, lr=0.01, warmup=1, decay=0.0))
+    before = {name: p.detach().clone() for name, p in trainer.net.named_parameters()}
+    trainer.step()
+    moved = {name: float((p.detach() - before[name]).abs()) for name, p in trainer.net.named_parameters()}
+    assert moved["bias"] == pytest.approx(4 * moved["weight"], rel=1e-3)  # Adam's first step is the rate itself
+
+
 def test_length_is_minutes_or_steps() -> None:
     assert Length(minutes=2).progress(60, 7) == pytest.approx(0.5)
     with pytest.raises(InputError, match="either minutes or steps"):
