@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -116,7 +115,7 @@ def _absolute(means: Tensor, probe: Tensor) -> Tensor:
     """The centres; on the way back the probe gets the absolute gradient that gsplat leaves at its input."""
     seen: list[Any] = []
     copy = _Absolute.apply(means, probe, seen)
-    seen.append(weakref.ref(copy))  # gsplat's node holds it, as long as it can be asked
+    seen.append(copy)  # this very tensor is what gsplat marks; the way back lets go of it
     return copy
 
 
@@ -128,4 +127,4 @@ class _Absolute(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return gradients[0], ctx.seen[0]().absgrad, None
+        return gradients[0], ctx.seen.pop().absgrad, None
