@@ -61,13 +61,12 @@ def surface_of(
     shown = (drawing(matter.seen), *grid, splats.means.device)
     values = fuse(*shown) if way == "fusion" else poisson(*point_cloud(*shown), *grid)
     # Along the crest of the density, on which this surface lies, the density's own slope points anywhere.
-    bake = partial(matter.bake, slope=partial(_slope, values, radius))
+    bake = partial(matter.bake, slope=partial(_downhill, torch.stack(torch.gradient(values)), radius))
     return Surfaced(isosurface(values, iso or 0.0, radius, steps=steps), bake)
 
 
-def _slope(values: Float[Tensor, "R R R"], radius: float, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-    """Where values on a grid over [-radius, radius]^3 fall fastest."""
-    gradient = torch.stack(torch.gradient(values))
+def _downhill(gradient: Float[Tensor, "3 R R R"], radius: float, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+    """Against a gradient that is known on a grid over [-radius, radius]^3."""
     places = (points / radius).flip(-1)[None, None, None]
     return -functional.grid_sample(gradient[None], places, align_corners=True)[0, :, 0, 0].t()
 
