@@ -19,7 +19,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-BESIDE = {"configs": "*.yaml", "custom_cuda": "*.[hc]*"}
+BESIDE = {"configs": "*.yaml", "configs/layouts": "*.yaml", "custom_cuda": "*.[hc]*"}
 
 CORE = [
     "torch>=2.4",

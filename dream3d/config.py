@@ -68,6 +68,16 @@ def load(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> tup
     return pipeline, resolved
 
 
+def checked(made: Callable[..., Any], file: Path) -> Tree:
+    """What a YAML file writes down of one constructor's call, as values for `load`'s overrides.
+
+    Raises:
+        InputError: as `load`: which key on which line, what was expected, what came.
+    """
+    tree, text = parsed(file)
+    return _Reader(file.name, text, set()).constructor(made, tree, ())
+
+
 def _value(text: str) -> Any:
     try:
         return yaml.safe_load(text) if text else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable, Iterator
 
 import torch
@@ -26,6 +27,23 @@ def around(
     cameras = turntable(views, size).to(device)
     for i in range(views):
         yield renderer(representation, cameras[i]).over(white)
+
+
+@torch.no_grad()
+def mask_picture(
+    run: RunFolder, renderer: Renderer, representation: Representation, size: int, device: torch.device
+) -> None:
+    """Where the parts of a scene are, each in its colour: masks.png, the same four views. Nothing without parts."""
+    views = []
+    for camera in turntable(len(VIEW_NAMES), size).to(device):
+        parts = renderer(representation, camera).aux.get("parts")
+        if parts is None:
+            return
+        # Turns of the golden ratio around the colour circle: however many there are, neighbours differ.
+        colours = [colorsys.hsv_to_rgb(0.6 + 0.618034 * i, 0.75, 0.9) for i in range(parts.shape[-1])]
+        rest = 1 - parts.sum(-1, keepdim=True)
+        views.append((parts @ parts.new_tensor(colours) + rest).permute(0, 3, 1, 2))
+    write_picture(run.final / "masks.png", row(torch.cat(views)))
 
 
 def final_pictures(run: RunFolder, draw: Callable[[int], Iterator[Tensor]], turntable_views: int) -> None:

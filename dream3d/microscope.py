@@ -17,7 +17,6 @@ from torch import Tensor
 from dream3d.checks import Dream3DError
 from dream3d.guidance.base import Guider, Noised
 from dream3d.media import row, write_picture
-from dream3d.priors.base import Condition
 from dream3d.runs import write_atomically
 from dream3d.stage import StageModule, seed_of
 
@@ -70,14 +69,16 @@ def examine(module: StageModule, *, shown: int = SHOWN) -> Sight:
         images = render.over(background)
         z = prior.encode(images)
         t = prior.schedule.snap(stage.time(stage.batch, stage.views, step, generator).to(z))
-        conditions = prior.hinted(module.objective.conditions(prior, module.prompt, cameras), render, cameras)
+        conditions = module.objective.conditions(prior, module.prompt, cameras)
+        scene = (cameras, module.representation, render)
+        conditions = prior.hinted(module.objective.regarding(conditions, prior, module.prompt, *scene), render, cameras)
         for critic in module.critics:
             conditions = critic.watch(conditions, cameras)
         x = stage.noise(prior, z, t, conditions, generator, step)
         residual = module.objective.residual(prior, x)
         weight = stage.weight(x.alpha, x.sigma)
         of = _spread(stage.batch, stage.views, shown)
-        sight = _sight(module, _some(x, of), images[of], residual[of], (weight * residual)[of])
+        sight = _sight(module, x.rows(of), images[of], residual[of], (weight * residual)[of])
     for source, asked in counts:
         source.asked = asked
     return sight
@@ -88,16 +89,6 @@ def _spread(batch: int, views: int, shown: int) -> list[int]:
     groups = batch // views
     wanted = min(groups, math.ceil(shown / views))
     return [i * groups // wanted * views + view for i in range(wanted) for view in range(views)]
-
-
-def _some(x: Noised, of: list[int]) -> Noised:
-    """These items of a point, as a point of its own."""
-    conditions = {
-        name: Condition({key: value[of] for key, value in condition.tensors.items()})
-        for name, condition in x.conditions.items()
-    }
-    added = None if x.added is None else x.added[of]
-    return Noised(x.z[of], x.z_t[of], x.t[of], conditions, added, x.schedule, x.generator, x.step)
 
 
 def _sight(module: StageModule, x: Noised, images: Tensor, residual: Tensor, g: Tensor) -> Sight:

@@ -30,7 +30,7 @@ from dream3d.checks import Dream3DError, InputError, RunFolderError, in_range
 from dream3d.control import forget
 from dream3d.export import Export
 from dream3d.facts import describe, extras
-from dream3d.final import around, final_pictures
+from dream3d.final import around, final_pictures, mask_picture
 from dream3d.fitting import device_named, own_generators, seed_all, terminable
 from dream3d.fitting import fit as fit
 from dream3d.guards import Collapse, in_words, memory_line
@@ -360,13 +360,14 @@ class Pipeline:
         return f"the asset so far is in {run.export}" if self.export else f"pictures are in {run.final}"
 
     def _pictures(self, run: RunFolder, representation: Representation) -> None:
-        """Four views, the turntable, and the film of the previews."""
+        """Four views, with the masks of parts, the turntable, and the film of the previews."""
         self.say("drawing the four sides and the turntable")
 
         def draw(views: int) -> Iterator[torch.Tensor]:
             return around(self.renderer, representation, views, self.picture_size, self.device)
 
         final_pictures(run, draw, self.turntable_views)
+        mask_picture(run, self.renderer, representation, self.picture_size, self.device)
 
     def _asset(self, run: RunFolder, representation: Representation) -> None:
         if self.export is None:

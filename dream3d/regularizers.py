@@ -10,7 +10,10 @@ from torch import Tensor
 
 from dream3d.checks import InputError, in_range
 from dream3d.guidance.time import Ramp, value_at
+from dream3d.nn.depth import depth_normals
 from dream3d.representations.base import Representation
+from dream3d.representations.gaussians import Gaussians
+from dream3d.representations.particles import Particles
 from dream3d.types import Render
 
 
@@ -147,9 +150,108 @@ class PlausibleAlbedo(Regularizer):
         return (alpha * excess.mean(-1, keepdim=True)).sum() / alpha.sum().clamp_min(1.0)
 
 
+@final
+class Inside(Regularizer):
+    """Gaussians stay in their part's shape (the restriction box of SemanticSDS, arXiv:2410.09009).
+
+    Summed over all, the squared depth (`Part.depth`: 1 is the surface) beyond a shape that is a little larger.
+
+    Args:
+        margin: how much larger; the paper's code has 1.1.
+    """
+
+    def __init__(self, *, weight: float | Ramp = 1.0, margin: float = 1.1) -> None:
+        in_range("Inside: margin", margin, 0)
+        self.weight = weight
+        self.margin = margin
+
+    def loss(self, representation: Representation, render: Render) -> Tensor:
+        if not isinstance(representation, Gaussians) or representation.part is None:
+            raise InputError("Inside needs Gaussians with parts.")
+        depths = torch.stack([part.depth(representation.means) for part in representation.parts.values()], dim=1)
+        own = depths.gather(1, representation.part[:, None])
+        return (own - self.margin).clamp_min(0).square().sum()
+
+
 def _straight(who: str, render: Render, name: str) -> tuple[Tensor, Tensor]:
     """An aux channel without its premultiplication, and the opacity (detached) by which to weigh it."""
     if name not in render.aux:
         raise InputError(f"{who} needs the aux channel '{name}': a renderer with a material draws it.")
     alpha = render.alpha.detach()
     return render.aux[name] / alpha.clamp_min(1e-3), alpha
+
+
+@final
+class DepthNormal(Regularizer):
+    """Rendered normals are those of the surface that the depths form (2DGS, arXiv:2403.17888, eq. 14).
+
+    sum_i w_i (1 - n_i . N) = alpha - normal . N, N from the depths around a pixel, averaged over the pictures. Depth is
+    the mean along the ray; a pixel counts as much as the most transparent of its four neighbours is opaque (detached).
+    """
+
+    needs_normals = True
+
+    def __init__(self, *, weight: float | Ramp = 1.0) -> None:
+        self.weight = weight
+
+    def loss(self, representation: Representation, render: Render) -> Tensor:
+        if render.normal is None or render.depth is None or "view" not in render.aux:
+            raise InputError("DepthNormal needs a render with normals, depth and the aux channel 'view'.")
+        alpha = render.alpha[..., 0]
+        around = depth_normals(render.depth[..., 0] / alpha.clamp_min(1e-3), render.aux["view"])
+        sides = torch.stack([alpha[:, 1:-1, 2:], alpha[:, 1:-1, :-2], alpha[:, 2:, 1:-1], alpha[:, :-2, 1:-1]])
+        off = alpha[:, 1:-1, 1:-1] - (render.normal[:, 1:-1, 1:-1] * around).sum(-1)
+        return (sides.detach().amin(0) * off).mean()
+
+
+@final
+class Distortion(Regularizer):
+    """Surfaces along a ray come together (2DGS, arXiv:2403.17888, eq. 13; before it Mip-NeRF 360, arXiv:2111.12077).
+
+    The mean of the aux channel "distortion": sum over pairs i < j of w_i w_j (z_i - z_j)^2, as in 2DGS's released code;
+    the paper has |z_i - z_j|. z is in metres, there a share of the way from near to far.
+    """
+
+    needs_normals = True
+
+    def __init__(self, *, weight: float | Ramp = 1.0) -> None:
+        self.weight = weight
+
+    def loss(self, representation: Representation, render: Render) -> Tensor:
+        if "distortion" not in render.aux:
+            raise InputError("Distortion needs the aux channel 'distortion': Splat draws it.")
+        return render.aux["distortion"].mean()
+
+
+@final
+class OpacityL1(Regularizer):
+    """Mean opacity of the Gaussians: what no picture needs becomes transparent, and MCMC moves it to where something is
+    (3DGS-MCMC, arXiv:2404.09591, section 3.4; weight 0.01 there)."""
+
+    def __init__(self, *, weight: float | Ramp = 0.01) -> None:
+        self.weight = weight
+
+    def loss(self, representation: Representation, render: Render) -> Tensor:
+        return torch.cat([part.opacities for part in _gaussians("OpacityL1", representation)]).mean()
+
+
+@final
+class ScaleL1(Regularizer):
+    """Mean of the Gaussians' scales, metres (3DGS-MCMC, arXiv:2404.09591, section 3.4, weight 0.01; LucidDreamer and
+    PlacidDreamer, weight 1): no large, faint ones through which everything shines."""
+
+    def __init__(self, *, weight: float | Ramp = 0.01) -> None:
+        self.weight = weight
+
+    def loss(self, representation: Representation, render: Render) -> Tensor:
+        own = [part.scales[:, : 2 if part.flat else 3] for part in _gaussians("ScaleL1", representation)]
+        return torch.cat([scales.flatten() for scales in own]).mean()
+
+
+def _gaussians(who: str, representation: Representation) -> list[Gaussians]:
+    """The Gaussians, or those of all particles."""
+    parts = list(representation) if isinstance(representation, Particles) else [representation]
+    found = [part for part in parts if isinstance(part, Gaussians)]
+    if not found or len(found) < len(parts):
+        raise InputError(f"{who} is for Gaussians, not for a {type(parts[0]).__name__}.")
+    return found

@@ -231,6 +231,8 @@ class StageModule(pl.LightningModule):
         with torch.no_grad():
             t = self.prior.schedule.snap(stage.time(stage.batch, views, step, generator).to(z))
             conditions = self.objective.conditions(self.prior, self.prompt, cameras)
+            scene = (cameras, self.representation, render)
+            conditions = self.objective.regarding(conditions, self.prior, self.prompt, *scene)
             conditions = self.prior.hinted(conditions, render, cameras)
             for critic in self.critics:
                 conditions = critic.watch(conditions, cameras)

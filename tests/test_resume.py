@@ -13,9 +13,11 @@ import torch
 
 import dream3d.callbacks
 from dream3d.checks import RunError, RunFolderError
+from dream3d.densify import Budgeted
 from dream3d.export import Export
 from dream3d.guidance import Objective
 from dream3d.pipeline import Interrupted, Pipeline
+from dream3d.regularizers import Distortion
 from dream3d.renderers import Splat
 from dream3d.representations import Gaussians
 from dream3d.runs import RunFolder, find
@@ -130,6 +132,32 @@ def test_the_last_two_and_the_ends_are_kept(whole: Path) -> None:
     assert sorted(p.name for p in (whole / "ckpts").glob("step*")) == [
         f"step{number:06d}.ckpt" for number in (4, 6, 8, 10)
     ]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_densification_goes_on_to_the_same_bytes(flat: bool, tmp_path: Path) -> None:
+    """Stopped between two changes of the number, with statistics half gathered: the PLY does not show it."""
+
+    def multiplying(out: Path, at: int = 0) -> Pipeline:
+        def splats(start: Any) -> Gaussians:
+            return Gaussians(start, count=40, flat=flat, densify=Budgeted(most=60, growth=0.5, begin=1, every=3))
+
+        made = stage(
+            steps=9, objective=Raises(at, fail(RunError("stop"))), representation=splats, renderer=Splat(),
+            regularizers={"distortion": Distortion()} if flat else {},
+        )  # fmt: skip
+        return pipeline(out, stages={"a": made}, checkpoint_every=1, export=Export(formats=("ply",)), preview_every=0)
+
+    whole = RunFolder(multiplying(tmp_path / "whole").run())
+    (ply,) = whole.export.glob("*.ply")
+    with pytest.raises(RunError, match="stop"):
+        multiplying(tmp_path / "cut", 6).run()
+    run = find("latest", tmp_path / "cut")
+    saved = torch.load(run.last_checkpoint(), weights_only=True)
+    assert saved["step"] == 5 and saved["representation"]["views"].any() and len(saved["representation"]["means"]) != 40
+    multiplying(tmp_path / "cut").resume(run)
+    assert (run.export / ply.name).read_bytes() == ply.read_bytes() and b"element vertex 40\n" not in ply.read_bytes()
+    assert (run.ckpts / "step000009.ckpt").read_bytes() == (whole.ckpts / "step000009.ckpt").read_bytes()
 
 
 def test_a_done_run_is_left_alone_and_may_go_on_for_longer(tmp_path: Path, whole: Path) -> None:

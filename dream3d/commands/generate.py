@@ -25,7 +25,7 @@ from dream3d.commands.base import (
     whole,
 )
 from dream3d.commands.view import add_view, check_view, viewing
-from dream3d.recipes import Tree, find_recipe, read, recipes
+from dream3d.recipes import Tree, find_recipe, read, recipe_folder, recipes, spelt_out
 
 ABOUT = "Turn a prompt into a 3D asset."
 EXAMPLE = 'dream3d generate "a teddy bear"'
@@ -83,6 +83,9 @@ REPRESENTATIONS = {
 }
 """Classes behind each --repr."""
 
+LAYOUT = "compositional"
+"""Recipe behind --layout."""
+
 OWN_RECIPES = {"image": "image", "splats": "splats"}
 """Recipes of those whose other settings make no sense for the rest."""
 
@@ -106,6 +109,17 @@ def guidance(text: str) -> str:
     return name
 
 
+def layout(text: str) -> Path:
+    """Argument type: a layout file that is there."""
+    path = Path(text)
+    if path.is_file():
+        return path
+    known = sorted(p.stem for p in (recipe_folder() / "layouts").glob("*.yaml"))
+    if text not in known:
+        raise UsageError(f"--layout: no file {text}. Layouts that ship: {', '.join(known)}")
+    return recipe_folder() / "layouts" / f"{text}.yaml"
+
+
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("prompt", nargs="?", type=prompt, metavar="PROMPT", help="what to make, in quotes")
     add = parser.add_argument
@@ -113,6 +127,7 @@ def add_arguments(parser: Parser) -> None:
     add("--prior", metavar="NAME", help=f"{', '.join(BUILTINS)}, a folder or a hub id (default: builtin)")
     add("--guidance", type=guidance, metavar="NAME", help=f"method, with its paper's settings: {', '.join(METHODS)}")
     add("--repr", type=choice("--repr", REPRESENTATIONS), metavar="NAME", help=f"{', '.join(REPRESENTATIONS)}")
+    add("--layout", type=layout, metavar="FILE", help="what is where: several things, each with a prompt of its own")
     add("--negative", metavar="TEXT", help="what to steer away from")
     add("--steps", type=whole("--steps", 1), metavar="N", help="steps of the last stage")
     add("--seed", type=whole("--seed", 0, 2**63 - 1), metavar="N", help="another seed, another object (default: 0)")
@@ -188,6 +203,11 @@ def _recipe(args: argparse.Namespace) -> str:
         if not Path(args.config).is_file() and args.config not in recipes():
             raise UsageError(f"--config: no file {args.config}. Recipes by name: dream3d config list")
         return args.config
+    if args.layout is not None:
+        for flag in ("quality", "guidance", "repr"):
+            if getattr(args, flag) is not None:
+                raise UsageError(f"--layout and --{flag} exclude each other: a layout wants Gaussians and RegionSDS.")
+        return LAYOUT
     if args.prompt is None:
         raise UsageError('generate needs a prompt: dream3d generate "a teddy bear"')
     if args.repr in OWN_RECIPES:
@@ -229,6 +249,8 @@ def overrides(args: argparse.Namespace, tree: Mapping[str, Any]) -> list[str]:
     for key in ("prompt", "negative", "seed", "device", "out", "tag", "max_minutes"):
         if getattr(args, key) is not None:
             put(key, getattr(args, key))
+    if args.layout is not None:
+        found += _layout(args, stages)
     if args.steps is not None and stages:
         put(f"stages.{list(stages)[-1]}.steps", args.steps)
     for name, stage in stages.items():
@@ -247,6 +269,30 @@ def overrides(args: argparse.Namespace, tree: Mapping[str, Any]) -> list[str]:
         last = list(stages.values())[-1]
         put("tag", class_of(last, "objective").lower() or "run")
     return [*found, *args.overrides]
+
+
+def _layout(args: argparse.Namespace, stages: Mapping[str, Any]) -> list[str]:
+    """What --layout changes: the parts of all Gaussians that have some, and the prompt where none was given."""
+    from dream3d.config import checked
+    from dream3d.layouts import Layout, Part, check_parts
+
+    tree = checked(Layout, args.layout)
+    found = [] if args.prompt or not tree.get("prompt") else [f"prompt={json.dumps(tree['prompt'])}"]
+    changed = False
+    for name, stage in stages.items():
+        made = spelt_out(stage.get("representation") if isinstance(stage, dict) else None)
+        given = made.get("init_args") or {} if isinstance(made, dict) else {}
+        if class_of({"made": made}, "made") != "Gaussians" or not given.get("parts"):
+            continue
+        changed = True
+        found.append(f"stages.{name}.representation.parts={json.dumps(tree['parts'])}")
+        try:  # now, not when the stage begins
+            check_parts({key: Part(**spec["init_args"]) for key, spec in tree["parts"].items()}, given.get("radius", 1))
+        except InputError as error:
+            raise InputError(f"{args.layout.name}: {error}") from None
+    if not changed:
+        raise UsageError("--layout: the recipe has no Gaussians with parts; see: dream3d config show compositional")
+    return found
 
 
 def _stage_choices(args: argparse.Namespace, stage: Mapping[str, Any]) -> dict[str, object]:

@@ -31,6 +31,7 @@ from dream3d.guidance.noise import FreshNoise as FreshNoise
 from dream3d.guidance.noise import Inversion as Inversion
 from dream3d.guidance.noise import RefinedNoise as RefinedNoise
 from dream3d.guidance.posts import Clamp as Clamp
+from dream3d.guidance.posts import PictureClip as PictureClip
 from dream3d.guidance.posts import PixelClip as PixelClip
 from dream3d.guidance.posts import Post as Post
 from dream3d.guidance.reconstruction import Reconstruction as Reconstruction

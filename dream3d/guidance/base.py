@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dream3d.checks import InputError
 from dream3d.priors.base import Condition, Prior, Query, Schedule
 from dream3d.priors.critic import Critic
 from dream3d.prompts import Prompt
-from dream3d.types import Cameras
+from dream3d.representations.base import Representation
+from dream3d.types import Cameras, Render
 
 CURES = {
     "negative": "give the prompt a negative text, or leave 'null' instead",
@@ -104,6 +105,16 @@ class Noised:
     def given(self, **conditions: Condition) -> Noised:
         """The same point with other conditions under these names: guiders ask by name."""
         return replace(self, conditions={**self.conditions, **conditions})
+
+    def rows(self, which: Int[Tensor, "b"] | list[int]) -> Noised:
+        """Some items of the batch, as a point of their own."""
+        conditions = {
+            name: Condition({key: value[which] for key, value in condition.tensors.items()})
+            for name, condition in self.conditions.items()
+        }
+        added = None if self.added is None else self.added[which]
+        kept = {"z": self.z[which], "z_t": self.z_t[which], "t": self.t[which]}
+        return replace(self, **kept, conditions=conditions, added=added, came=None, drawn={})
 
     def ddim(self, eps: Float[Tensor, "B C h w"], t: Float[Tensor, "B"]) -> Noised:
         """Along the predicted noise to another level, up or down (DDIM, arXiv:2010.02502, eq. 12 without its noise)."""
@@ -204,6 +215,24 @@ class Objective(nn.Module, ABC):
     def conditions(self, prior: Prior, prompt: Prompt, cameras: Cameras) -> dict[str, Condition]:
         """What the prior may be asked with; an objective with texts of its own adds them under other names."""
         return prior.conditions(prompt, cameras)
+
+    def regarding(
+        self,
+        made: Mapping[str, Condition],
+        prior: Prior,
+        prompt: Prompt,
+        cameras: Cameras,
+        representation: Representation,
+        render: Render,
+    ) -> Mapping[str, Condition]:
+        """`conditions`, told what was drawn from these cameras; for objectives that look at it.
+
+        Raises:
+            InputError: pictures show parts alone (`Focus`), of which this objective knows nothing.
+        """
+        if "subject" in render.aux:
+            raise InputError(f"{type(self).__name__} knows no prompts of parts: take RegionSDS, or leave Focus.")
+        return made
 
     def pixel_residual(
         self, prior: Prior, x: Noised, images: Float[Tensor, "B 3 H W"], residual: Float[Tensor, "B C h w"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,25 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from dream3d.checks import InputError, in_range
-from dream3d.kernels.splat_reference import C0, to_rotation
-from dream3d.nn.gaussian_sum import GaussianSum
-from dream3d.nn.isosurface import automatic_iso, inward_colors, isosurface, sample_grid
+from dream3d.checks import in_range, one_of
+from dream3d.layouts import Part, check_parts, filled, nearest_part
 from dream3d.representations.base import Representation, Surfaced
+from dream3d.representations.splat_starts import FAINTEST as FAINTEST
+from dream3d.representations.splat_starts import ball_points, parameters_of, surface_points
+from dream3d.representations.splat_starts import point_splats as point_splats
+from dream3d.representations.splat_surfaces import Way, surface_of
 from dream3d.types import Mesh, Splats
 
 PARAMETERS = ("means", "log_scales", "quaternions", "logits", "dc", "rest")
 STATISTICS = ("pull", "views", "share")
-SMALLEST, FAINTEST = 1e-6, 1e-4
-"""Scale (metres) and distance of opacities from 0 and 1 that logarithm and logit are taken of."""
-BLOCKS = 16
-"""Blocks of space along an axis when the surface is looked for."""
-CHUNK = 1 << 17
-"""Surface points that are coloured at once."""
-
-VISIBLE = 1 / 255
-"""Opacity below which a Gaussian is in no picture."""
-
 Watch = Literal["mean", "absolute"]
 """Which gradient of the centres in the picture a rendering keeps: 3DGS's sum over pixels, or AbsGS's sum of sizes."""
 
@@ -80,6 +73,12 @@ class Gaussians(Representation):
     """3D Gaussian Splatting (arXiv:2308.04079): `log_scales`, `logits` of opacity, `quaternions` (w, x, y, z, of any
     length) and spherical harmonics `dc` and `rest`; draw them with the renderer `Splat`.
 
+    With `flat` they are discs (2D Gaussian Splatting, arXiv:2403.17888) with two scales and a normal, the third axis:
+    they lie on surfaces, which depth and normals then follow (regularisers `DepthNormal` and `Distortion`). They are
+    drawn as Gaussians whose third scale is 0. Unlike in the paper, where a ray meets the disc exactly, the projection
+    is linearised at the centre, and the picture's blur adds to the outline rather than bounding it from below: large
+    discs near the camera are not quite in perspective. Their depth is that of the disc under each pixel.
+
     Learning rates are relative to the stage's, which is that of the colours. The defaults are in the proportions of
     DreamGaussian (arXiv:2309.16653): 0.001 for means, 0.005 for scales and rotations, 0.05 for opacities, 0.01.
 
@@ -87,12 +86,16 @@ class Gaussians(Representation):
         start: None is a ball of random points. Gaussians and Splats hand over theirs, of anything else the surface is
             covered (`to_mesh()`).
         count: number of Gaussians to start with, where `start` does not say.
+        flat: discs rather than ellipsoids. From a surface they start lying on it, from a ball in all directions.
         sh_degree: of the spherical harmonics, 0 (colour is the same from everywhere) to 3.
         degree_every: steps after which one more degree takes part; 0 for all from the start.
         ball: radius of the ball, metres.
         opacity: to start with.
         radius: half the side of the box in which the surface is looked for, metres.
+        surface_from: how the surface is found: "density", "fusion" of depth pictures, or "poisson".
         densify: how the number of Gaussians changes; None for not at all.
+        parts: the things of a scene, by any name, as a layout file has them: without `start` each is filled with as
+            many points. A Gaussian is of the part in which it then is deepest, and stays so; `Splat` draws which.
         means_lr_scale: learning rate of the centres, relative.
         scales_lr_scale: learning rate of the scales' logarithms, relative.
         quaternions_lr_scale: learning rate of the quaternions, relative.
@@ -110,18 +113,22 @@ class Gaussians(Representation):
     views: Tensor
     share: Tensor
     trained: Tensor
+    part: Tensor | None
 
     def __init__(
         self,
         start: Representation | Splats | None = None,
         *,
         count: int = 2000,
+        flat: bool = False,
         sh_degree: int = 0,
         degree_every: int = 0,
         ball: float = 0.5,
         opacity: float = 0.1,
         radius: float = 1.0,
+        surface_from: Way = "density",
         densify: Densification | None = None,
+        parts: dict[str, Part] | None = None,
         means_lr_scale: float = 0.1,
         scales_lr_scale: float = 0.5,
         quaternions_lr_scale: float = 0.5,
@@ -135,6 +142,9 @@ class Gaussians(Representation):
         in_range("Gaussians: ball", ball, 1e-3)
         in_range("Gaussians: opacity", opacity, FAINTEST, 1 - FAINTEST)
         in_range("Gaussians: radius", radius, 1e-3)
+        one_of("Gaussians: surface_from", surface_from, get_args(Way))
+        self.flat = flat
+        self.surface_from: Way = surface_from
         self.sh_degree = sh_degree
         self.degree_every = degree_every
         self.radius = radius
@@ -142,17 +152,31 @@ class Gaussians(Representation):
         self.lr_scales = (means_lr_scale, scales_lr_scale, quaternions_lr_scale, logits_lr_scale, 1.0, rest_lr_scale)
         self.watch: Watch | None = None
         self.drawn: list[Drawn] = []
+        self.parts = dict(parts or {})
+        self._alone: int | None = None
+        part = start.part if isinstance(start, Gaussians) and list(start.parts) == list(self.parts) else None
         if start is None:
-            start = point_splats(*_ball(count, ball), opacity=opacity)
+            if self.parts:
+                points = filled(self.parts, count)
+                colors = 0.5 + 0.1 * (torch.rand_like(points) - 0.5)
+            else:
+                points, colors = ball_points(count, ball)
+            normals = torch.randn(len(points), 3) if flat else None
+            start = point_splats(points, colors, normals=normals, opacity=opacity)
         elif isinstance(start, Gaussians):
             start = start.to_splats()
         elif isinstance(start, Representation):
-            start = point_splats(*_scattered(start.to_mesh(), count), opacity=opacity)
-        for name, value in _parameters_of(start, (sh_degree + 1) ** 2).items():
+            points, colors, normals = surface_points(start.to_mesh(), count)
+            start = point_splats(points, colors, normals=normals if flat else None, opacity=opacity)
+        for name, value in parameters_of(start, (sh_degree + 1) ** 2, flat=flat).items():
             setattr(self, name, nn.Parameter(value))
         for name in STATISTICS:
             self.register_buffer(name, torch.zeros(len(start)))
         self.register_buffer("trained", torch.zeros((), dtype=torch.long))
+        if self.parts:
+            check_parts(self.parts, radius)
+            part = nearest_part(self.parts, start.means) if part is None else part.clone()
+        self.register_buffer("part", part)
         self._register_load_state_dict_pre_hook(_make_room, with_module=True)
 
     def __len__(self) -> int:
@@ -160,13 +184,29 @@ class Gaussians(Representation):
 
     @property
     def scales(self) -> Float[Tensor, "N 3"]:
-        """Standard deviations along the Gaussians' own axes, metres."""
-        return self.log_scales.exp()
+        """Standard deviations along the Gaussians' own axes, metres; of flat ones the third is 0."""
+        scales = self.log_scales.exp()
+        return functional.pad(scales, (0, 1)) if self.flat else scales
 
     @property
     def opacities(self) -> Float[Tensor, "N"]:
-        """In [0, 1]."""
-        return self.logits.sigmoid()
+        """In [0, 1]; 0 for all but one part while that is `alone`."""
+        opacities = self.logits.sigmoid()
+        return opacities if self._alone is None else opacities * (self.part == self._alone)
+
+    @property
+    def codes(self) -> Float[Tensor, "N K"] | None:
+        """Of each Gaussian: 1 in the channel of its part; None where there are no parts."""
+        return None if self.part is None else functional.one_hot(self.part, len(self.parts)).to(self.means)
+
+    @contextmanager
+    def alone(self, part: int) -> Iterator[None]:
+        """Within this, nothing but one part can be seen, and only it gets a gradient."""
+        self._alone = part
+        try:
+            yield
+        finally:
+            self._alone = None
 
     @property
     def coefficients(self) -> Float[Tensor, "N K 3"]:
@@ -242,6 +282,8 @@ class Gaussians(Representation):
                 group["params"] = [new if p is old else p for p in group["params"]]
             if old in optimizer.state:
                 optimizer.state[new] = _moved(optimizer.state.pop(old), old, source, fresh)
+        if self.part is not None:
+            self.part = self.part[source]
         self.forget()
 
     def forget(self) -> None:
@@ -256,111 +298,10 @@ class Gaussians(Representation):
         )
 
     def surface(self, *, iso: float | None = None, resolution: int = 128) -> Surfaced:
-        """As of a density (1/metre) that absorbs what the splats do: along its shortest axis a Gaussian of opacity o
-        has the optical depth -log(1 - o). Gaussians thinner than the grid are blurred to half a cell of it."""
-        cell, block = 2 * self.radius / resolution, 2 * self.radius / BLOCKS
-        matter = self._matter(0.5 * cell)
-        one = torch.ones_like(matter.amplitudes)[:, None]
-        colour = (0.5 + C0 * self.dc.detach()[self.opacities > VISIBLE, 0]).clamp(0, 1)
-        slope = matter.precisions @ matter.means[:, :, None]
-        turning = torch.cat([matter.precisions.flatten(1), slope[..., 0]], dim=1)
-
-        def query(points: Tensor) -> tuple[Tensor, Tensor]:
-            density, rgb = matter(points, torch.cat([one, colour], dim=1), block=block).split([1, 3], dim=1)
-            return density[:, 0], rgb / density.clamp_min(1e-12)
-
-        @torch.no_grad()
-        def bake(points: Float[Tensor, "N 3"]) -> dict[str, Float[Tensor, "N C"]]:
-            colors, normals = [], []
-            for chunk in points.to(one).split(CHUNK):
-                precisions, slopes = matter(chunk, turning, block=block).split([9, 3], dim=1)
-                downhill = torch.einsum("nij,nj->ni", precisions.unflatten(1, (3, 3)), chunk) - slopes
-                normals.append(functional.normalize(downhill, dim=-1, eps=1e-8))
-                colors.append(inward_colors(query, chunk, normals[-1], cell))
-            return {"base_color": torch.cat(colors).cpu(), "normal": torch.cat(normals).cpu()}
-
-        planes = min(16, -(-resolution // BLOCKS))  # a block's, unless there would be too many points in memory
-        values = sample_grid(
-            lambda p: matter(p, one, block=block)[:, 0], self.radius, resolution, one.device, slabs=planes
+        """By `surface_from`; see `surface_of` for the three ways and their units."""
+        return surface_of(
+            self.to_splats(), self.radius, self.surface_from, iso=iso, resolution=resolution, steps=int(self.trained)
         )
-        level = automatic_iso(values, cell) if iso is None else iso
-        return Surfaced(isosurface(values, level, self.radius, steps=int(self.trained)), bake)
-
-    @torch.no_grad()
-    def _matter(self, blur: float) -> GaussianSum:
-        """Those that can be seen, as an absorbing density whose mass a blur of so many metres does not change."""
-        seen = self.opacities > VISIBLE
-        scales = self.scales[seen]
-        depth = -torch.log1p(-self.opacities[seen].clamp_max(0.99))
-        across = scales.sort(dim=1).values[:, 1:].prod(dim=1)
-        half = to_rotation(self.quaternions[seen]) * scales[:, None]
-        covariances = half @ half.mT + blur**2 * torch.eye(3).to(half)
-        # Over a plane across the shortest axis the optical depth is depth exp(-q / 2).
-        return GaussianSum.of(self.means.detach()[seen], covariances, 2 * torch.pi * across * depth)
-
-
-def point_splats(
-    points: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"] | None = None, *, opacity: float = 0.1
-) -> Splats:
-    """Round Gaussians at the points of a cloud, as wide as the mean distance to the three nearest (3DGS, section 5.1).
-
-    Args:
-        points: metres.
-        colors: display-referred, [0, 1]; None is grey.
-        opacity: of all of them.
-    """
-    from scipy.spatial import cKDTree
-
-    number = len(points)
-    in_range("point_splats: opacity", opacity, 0, 1)
-    near = torch.full((number,), 0.1)
-    if number > 1:
-        array = points.detach().cpu().double().numpy()
-        distances, _ = cKDTree(array).query(array, k=min(4, number))
-        near = torch.from_numpy(distances[:, 1:]).square().mean(dim=1).sqrt()
-    scales = near.to(points).clamp_min(SMALLEST)[:, None].repeat(1, 3)
-    upright = points.new_tensor([1.0, 0, 0, 0]).repeat(number, 1)
-    grey = torch.full_like(points, 0.5) if colors is None else colors.to(points)
-    return Splats(points.clone(), upright, scales, points.new_full((number,), opacity), (grey[:, None] - 0.5) / C0)
-
-
-def _ball(count: int, radius: float) -> tuple[Tensor, Tensor]:
-    """Points, evenly in a ball, and colours around grey."""
-    directions = functional.normalize(torch.randn(count, 3), dim=-1)
-    points = radius * torch.rand(count, 1).pow(1 / 3) * directions
-    return points, 0.5 + 0.1 * (torch.rand(count, 3) - 0.5)
-
-
-def _scattered(mesh: Mesh, count: int) -> tuple[Tensor, Tensor | None]:
-    """Points, evenly over a surface, and its colours there."""
-    corners = mesh.vertices[mesh.faces]
-    areas = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
-    if not len(areas) or not float(areas.sum()) > 0:
-        raise InputError("Gaussians: the surface to start from has no area.")
-    # A cumulative sum rather than multinomial, which takes no more than 2^24 faces.
-    ends = areas.double().cumsum(0)
-    which = torch.searchsorted(ends, torch.rand(count, dtype=torch.float64).to(ends) * ends[-1]).clamp_max(
-        len(areas) - 1
-    )
-    u, v = torch.rand(2, count, 1).to(corners).unbind()
-    u = u.sqrt()
-    inside = torch.stack([1 - u, u * (1 - v), u * v], dim=1)
-    colors = None if mesh.colors is None else (mesh.colors[mesh.faces[which]] * inside).sum(1)
-    return (corners[which] * inside).sum(1), colors
-
-
-def _parameters_of(splats: Splats, rows: int) -> dict[str, Tensor]:
-    """Not activated, with so many rows of harmonics: those that are missing are 0."""
-    sh = functional.pad(splats.sh, (0, 0, 0, max(0, rows - splats.sh.shape[1])))[:, :rows]
-    parts = {
-        "means": splats.means,
-        "log_scales": splats.scales.clamp_min(SMALLEST).log(),
-        "quaternions": splats.quaternions,
-        "logits": splats.opacities.logit(FAINTEST),
-        "dc": sh[:, :1],
-        "rest": sh[:, 1:],
-    }
-    return {name: value.detach().clone() for name, value in parts.items()}
 
 
 def _moved(state: dict[str, Any], like: Tensor, source: Tensor, fresh: Tensor) -> dict[str, Any]:
@@ -376,7 +317,9 @@ def _moved(state: dict[str, Any], like: Tensor, source: Tensor, fresh: Tensor) -
 
 def _make_room(module: Gaussians, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Give the parameters the number of rows that is to be loaded. The optimiser goes on knowing them."""
-    for name in (*PARAMETERS, *STATISTICS):
+    for name in (*PARAMETERS, *STATISTICS, "part"):
         own, saved = getattr(module, name), state.get(prefix + name)
-        if isinstance(saved, Tensor) and saved.ndim == own.ndim and saved.shape[1:] == own.shape[1:]:
+        if own is None or not isinstance(saved, Tensor):
+            continue
+        if saved.ndim == own.ndim and saved.shape[1:] == own.shape[1:]:
             own.data = own.data.new_empty(saved.shape)

@@ -123,6 +123,56 @@ def test_a_recipe_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_a_layout_is_the_compositional_recipe_with_its_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "prompt: a cat on a dog\nparts:\n"
+        "  cat: {text: a cat, center: [0, 0.4, 0], size: [0.4, 0.4, 0.4]}\n"
+        "  dog: {text: 'no', center: [0, -0.2, 0], size: [1, 0.6, 0.6], rotation_deg: [0, 90, 0]}\n"
+    )
+    for words, prompt in (([], "a cat on a dog"), (["two animals"], "two animals")):
+        assert main(["generate", *words, "--layout", str(file), "--seed", "3", "--dry-run"]) == 0
+        tree = yaml.safe_load(capsys.readouterr().out)
+        assert tree["prompt"] == prompt and tree["seed"] == 3
+        parts = tree["stages"]["scene"]["representation"]["init_args"]["parts"]
+        assert {name: part["text"] for name, part in parts.items()} == {"cat": "a cat", "dog": "no"}
+        assert parts["dog"]["rotation_deg"] == [0, 90, 0]
+    assert main(["generate", "--layout", "snowman_hydrant", "--dry-run"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["prompt"] == "a snowman beside a fire hydrant"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "line"),
+    [
+        (None, [], "--layout: no file mine.yaml. Layouts that ship: snowman_hydrant"),
+        ("cat", ["--repr", "nerf"], "--layout and --repr exclude each other: a layout wants Gaussians and RegionSDS."),
+        ("cat", ["--guidance", "sds"], "--layout and --guidance exclude each other: a layout wants Gaussians and "),
+        ("cat", ["--config", "splats"], "--layout: the recipe has no Gaussians with parts; see: dream3d config show"),
+        ("size: [1, 1]", [], "mine.yaml: parts.cat.size (line 5): expected [a number, a number, a number], got [1, 1]"),
+        ("size: [1, 1, -1]", [], "mine.yaml: Part 'a cat': size must be 0.001–1000 (got -1)."),
+        ("size: [3, 1, 1]", [], "mine.yaml: parts.cat reaches 1.66 m from the origin, and what is beyond 1 m is not"),
+        ("sizes: [1, 1, 1]", [], "mine.yaml: unknown key parts.cat.sizes (line 5). Did you mean parts.cat.size?"),
+    ],
+)
+def test_a_layout_is_checked_at_the_door(
+    text: str | None,
+    words: list[str],
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        size = "size: [0.5, 0.5, 0.5]" if text == "cat" else text
+        Path("mine.yaml").write_text(f"parts:\n  cat:\n    text: a cat\n    center: [0, 0, 0]\n    {size}\n")
+    code, error = said(capsys, "generate", "x", "--layout", "mine.yaml", *words)
+    assert code == 2 and error.startswith(f"error: {line}") and error.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
 def test_a_folder_or_id_is_a_stable_diffusion_in_every_stage() -> None:
     found = generate.overrides(parsed("x", "--prior", "a/b"), TREE)
     wanted = '{"class_path": "StableDiffusion", "init_args": {"model": "a/b"}}'

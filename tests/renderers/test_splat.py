@@ -127,6 +127,40 @@ def test_watching_changes_no_picture_and_no_gradient(watch: str) -> None:
     assert len(watched.drawn) == 1
 
 
+def test_discs_have_the_depth_of_their_plane() -> None:
+    """A tilted one: not that of its middle."""
+    tilt, focal = 0.6, 0.5 * 64 / math.tan(0.5 * FOV)
+    made = Gaussians(one(scale=(0.3, 0.3, 0.1)).float().to_splats(), flat=True).double()
+    with torch.no_grad():
+        made.quaternions.copy_(torch.tensor([[math.cos(tilt / 2), 0, math.sin(tilt / 2), 0]]))  # around the vertical
+    render = Splat()(made, front(64), normals=True)
+    plain = Splat()(made, front(64))
+    assert render.depth is not None and plain.depth is not None and render.normal is not None
+    torch.testing.assert_close(plain.depth, render.depth)
+    x, y = offsets(64)
+    alpha = render.alpha[0, ..., 0]
+    z = DISTANCE / (1 - math.tan(tilt) * x / focal)  # the plane z_world = -tan(tilt) x_world, seen from in front
+    length = (1 + (x**2 + y**2) / focal**2).sqrt()
+    near = alpha > 0.5
+    found = (render.depth[0, ..., 0] / alpha / length)[near].detach()
+    torch.testing.assert_close(found, z[near], rtol=1e-2, atol=0)
+    assert float((found - DISTANCE).abs().max()) > 0.1
+    torch.testing.assert_close(
+        render.normal[0, 32, 32] / alpha[32, 32], torch.tensor([math.sin(tilt), 0, math.cos(tilt)]).double()
+    )
+
+
+def test_distortion_of_two_is_their_product() -> None:
+    """w_1 w_2 (z_1 - z_2)^2 in the middle of the picture, along the ray."""
+    both = Splats(*(torch.cat([t, t]) for t in vars(one().float().to_splats()).values()))
+    both.means[1, 2] = -0.5
+    render = Splat()(Gaussians(both).double(), front(33), normals=True)
+    wanted = torch.tensor([0.8 * (1 - 0.8) * 0.8 * 0.5**2]).double()
+    torch.testing.assert_close(render.aux["distortion"][0, 16, 16], wanted, rtol=1e-5, atol=0)
+    alone = Splat()(one(), front(33), normals=True).aux["distortion"]
+    torch.testing.assert_close(alone, torch.zeros_like(alone), rtol=0, atol=1e-12)
+
+
 def test_absolute_pulls_do_not_cancel() -> None:
     """The whole picture brighter: a centre in the middle is pulled equally to all sides."""
     found = {}

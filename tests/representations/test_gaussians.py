@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dream3d.cameras import turntable
 from dream3d.checks import InputError, RunError
+from dream3d.kernels.splat_reference import to_rotation
 from dream3d.meshing import topology
 from dream3d.renderers import Splat
 from dream3d.representations import Field, Gaussians, Image
@@ -115,6 +116,35 @@ def test_learning_rates_are_relative_to_that_of_the_colours() -> None:
     assert all(g["params"][0] is getattr(made, name) for name, g in zip(PARAMETERS, groups, strict=True))
     wanted = {"means": 1e-3, "log_scales": 5e-3, "quaternions": 5e-3, "logits": 0.05, "dc": 0.01, "rest": 5e-4}
     assert rates == pytest.approx(wanted)
+
+
+def test_flat_ones_are_discs() -> None:
+    made = Gaussians(splats(), sh_degree=1, flat=True)
+    there = splats()
+    assert made.log_scales.shape == (30, 2) and not made.scales[:, 2].any()
+    torch.testing.assert_close(made.scales.sort(dim=1).values[:, 1:], there.scales.sort(dim=1).values[:, 1:])
+    again = Gaussians(made, flat=True, sh_degree=1)
+    for name in PARAMETERS:
+        torch.testing.assert_close(getattr(again, name), getattr(made, name))
+    thin = Gaussians(made, sh_degree=1).to_splats().scales
+    torch.testing.assert_close(thin[:, :2], made.scales[:, :2])
+    assert float(thin[:, 2].max()) < 2e-6
+    with pytest.raises(RuntimeError, match="log_scales"):
+        Gaussians(splats(), sh_degree=1).load_state_dict(made.state_dict())
+
+
+def test_discs_from_a_surface_lie_on_it_and_from_a_ball_do_not_line_up() -> None:
+    torch.manual_seed(0)
+    corners = torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+
+    class Wall(Image):  # type: ignore[misc]
+        def to_mesh(self) -> Mesh:
+            return Mesh(corners, torch.tensor([[0, 1, 2]]))
+
+    third = to_rotation(Gaussians(Wall(size=8), count=20, flat=True).quaternions)[..., 2]
+    torch.testing.assert_close(third.abs(), torch.tensor([[1.0, 0, 0]]).expand(20, 3))
+    third = to_rotation(Gaussians(count=2000, flat=True).quaternions)[..., 2]
+    torch.testing.assert_close(third.mT @ third / 2000, torch.eye(3) / 3, rtol=0, atol=0.03)
 
 
 def test_rearranging_moves_parameters_and_running_means() -> None:
