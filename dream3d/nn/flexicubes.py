@@ -37,7 +37,7 @@ FACES = tuple(tuple(_corner(a, side, uv) for uv in AROUND) for a in range(3) for
 
 
 class CubeWeights(NamedTuple):
-    """What FlexiCubes trains besides values and positions (section 4.2), for each of `C` cubes.
+    """What FlexiCubes trains besides values and positions, for each of `C` cubes.
 
     Attributes:
         alpha: positive; of corners: a large one repels the crossings on its edges.
@@ -109,7 +109,7 @@ def cubes_crossed(inside: Bool[Tensor, "R R R"]) -> CubesCrossed:
 
     Where the signs of a face's corners alternate, its two inside corners are kept apart; only if then on both sides of
     it one vertex would belong to all four edges, and the edge between these two vertices to four quads, they are joined
-    (the paper's section 4.1 and its cases C16 and C19; Wenger 2013). So every edge has two faces.
+    (cases C16 and C19 of the paper; Wenger 2013). So every edge has two faces.
 
     Args:
         inside: at the corners; none on the border of the grid.
@@ -148,14 +148,14 @@ def cube_surface(
     *,
     soft: bool = True,
 ) -> CubeSurface:
-    """Vertices (the paper's equations 2 to 4) and triangles. Differentiable in values, positions and weights.
+    """Vertices and triangles. Differentiable in values, positions and weights.
 
     Args:
         crossed: from `cubes_crossed`, for values of these signs.
         values: at the grid's corners.
         positions: of these, metres.
         weights: of all cubes.
-        soft: four triangles a quad around a vertex that gamma moves, for training (section 4.3); else two, split along
+        soft: four triangles a quad around a vertex that gamma moves, for training; else two, split along
             the diagonal with the larger product of gammas.
     """
     ends = torch.tensor(EDGES, device=values.device)[crossed.place]

@@ -52,9 +52,9 @@ class Crossed(NamedTuple):
 def bcc_grid(resolution: int, *, radius: float = 1.0) -> TetGrid:
     """The body-centred cubic lattice over [-radius, radius]^3: corners and middles of cubes, 12 tetrahedra a cube.
 
-    All of them are alike (the second of Sommerville's space fillers, dihedral angles of 60 and 90 degrees), which is why
-    isosurface stuffing (Labelle and Shewchuk 2007) and the grids of DMTet take this lattice; only in the outermost
-    half cubes, which have no neighbour, pyramids are cut in two. The box's own vertices are outside for ever.
+    All of them are alike, with dihedral angles of 60 and 90 degrees, which is why isosurface stuffing (Labelle and
+    Shewchuk 2007) takes this lattice; only at the walls, where cubes have no neighbour, are there halves of pyramids.
+    The walls' own vertices are outside for ever.
 
     Args:
         resolution: cubes along an axis; 32 has 68 705 vertices.
@@ -84,7 +84,7 @@ def bcc_grid(resolution: int, *, radius: float = 1.0) -> TetGrid:
 def refined(grid: TetGrid, values: Float[Tensor, "V"]) -> tuple[TetGrid, Float[Tensor, "W"]]:
     """The tetrahedra that the surface crosses and all that touch them, each cut into eight; the rest is dropped.
 
-    DMTet's volume subdivision (arXiv:2111.04276, section 3.1). Halves of BCC tetrahedra are BCC tetrahedra. The surface
+    DMTet's volume subdivision (arXiv:2111.04276). Halves of BCC tetrahedra are BCC tetrahedra. The surface
     can move within what is kept: there the border takes the sign that it has.
 
     Args:
@@ -148,10 +148,10 @@ def crossings(
 def marching_tets(
     values: Float[Tensor, "V"], positions: Float[Tensor, "V 3"], tets: Int[Tensor, "T 4"]
 ) -> tuple[Float[Tensor, "E 3"], Int[Tensor, "F 3"]]:
-    """The surface where the values are 0: vertices and faces (DMTet, arXiv:2111.04276, section 3.1).
+    """The surface where the values are 0: vertices and faces (DMTet, arXiv:2111.04276).
 
-    Each grid edge with a change of sign holds one vertex, so there are no duplicates, and the surface is closed wherever
-    it does not meet the border of the tetrahedra.
+    Each grid edge with a change of sign holds one vertex, so there are no duplicates, and the surface is closed
+    wherever it does not meet the border of the tetrahedra.
 
     Args:
         values: negative inside.
