@@ -67,6 +67,7 @@ class CubesCrossed(NamedTuple):
         vertex: of the surface, to which the pair belongs.
         owner: the cube of each vertex.
         quads: corners of the surface.
+        fans: the four triangles of each quad around a vertex of its own, which comes after the `D` others.
     """
 
     edges: Int[Tensor, "N 2"]
@@ -75,6 +76,7 @@ class CubesCrossed(NamedTuple):
     vertex: Int[Tensor, "N"]
     owner: Int[Tensor, "D"]
     quads: Int[Tensor, "Q 4"]
+    fans: Int[Tensor, "T 3"]
 
 
 class CubeSurface(NamedTuple):
@@ -137,7 +139,10 @@ def cubes_crossed(inside: Bool[Tensor, "R R R"]) -> CubesCrossed:
     offset = torch.tensor([(x * m + y) * m + z for x, y, z in CORNERS], device=base.device)
     edges = base[row, None] + offset[torch.tensor(EDGES, device=base.device)[place]]
     quads = _quads(edges, place, vertex, inside.reshape(-1))
-    return CubesCrossed(edges, cubes[row], place, vertex, cubes.repeat_interleave(first.diff()), quads)
+    owner = cubes.repeat_interleave(first.diff())
+    centre = len(owner) + torch.arange(len(quads), device=quads.device)
+    fans = torch.cat([torch.stack([quads[:, k], quads[:, (k + 1) % 4], centre], dim=1) for k in range(4)])
+    return CubesCrossed(edges, cubes[row], place, vertex, owner, quads, fans)
 
 
 def cube_surface(
@@ -175,9 +180,7 @@ def cube_surface(
     corner = vertices[quads]
     along, athwart = corner[:, [0, 2]].mean(1), corner[:, [1, 3]].mean(1)
     middle = (along * even[:, None] + athwart * odd[:, None]) / (even + odd)[:, None]
-    centre = number + torch.arange(len(quads), device=quads.device)
-    faces = torch.cat([torch.stack([quads[:, k], quads[:, (k + 1) % 4], centre], dim=1) for k in range(4)])
-    return CubeSurface(torch.cat([vertices, middle]), faces, spread)
+    return CubeSurface(torch.cat([vertices, middle]), crossed.fans, spread)
 
 
 def _quads(edges: Tensor, place: Tensor, vertex: Tensor, inside: Tensor) -> Tensor:

@@ -109,12 +109,12 @@ class Tets(Faceted):
         self.paint_field = Paint(
             self.width, radius=radius, levels=levels, log2_table=log2_table, finest=finest, hidden=hidden
         )
-        mesh = None if start is None or self._same(start) else start.to_mesh()
-        self._lay(*self._grid(mesh, ball), trained=geometry == "grid", moved=offsets)
         self.network = None
         if geometry == "network":
             self.network = Paint(4, radius=radius, levels=levels, log2_table=log2_table, finest=finest, hidden=hidden)
         self.moved = offsets
+        mesh = None if start is None or self._same(start) else start.to_mesh()
+        self._lay(*self._grid(mesh, ball), trained=geometry == "grid", moved=offsets)
         self._known: tuple[Tensor, Crossed | CubesCrossed] | None = None
         self._register_load_state_dict_pre_hook(_make_room, with_module=True)
         if mesh is None and start is not None:
@@ -123,10 +123,12 @@ class Tets(Faceted):
             inherit(self.paint_field, start, mesh)
 
     def _same(self, start: Representation) -> bool:
-        if not isinstance(start, Tets) or start.subdivide != self.subdivide:
-            return False
-        mine = (self.resolution, self.radius, self.extraction, self.width, self.paint_field.encoding.spec)
-        return mine == (start.resolution, start.radius, start.extraction, start.width, start.paint_field.encoding.spec)
+        def kind(tets: Tets) -> tuple[object, ...]:
+            shapes = [parameter.shape for parameter in tets.paint_field.parameters()]
+            grid = (tets.resolution, tets.radius, tets.extraction, tets.subdivide, tets.moved, tets.network is None)
+            return (*grid, shapes, tets.paint_field.encoding.spec)
+
+        return isinstance(start, Tets) and kind(self) == kind(start)
 
     def _grid(self, mesh: Mesh | None, ball: float) -> tuple[TetGrid | Tensor, Tensor]:
         """The grid and the distances at its vertices, in cells."""
@@ -189,8 +191,10 @@ class Tets(Faceted):
     def _where(self, values: Tensor) -> Crossed | CubesCrossed:
         """Which edges and triangles: found again only when a sign has changed."""
         inside = values < 0
-        if self._known is not None and torch.equal(self._known[0], inside):
-            return self._known[1]
+        if self._known is not None:
+            before, found = self._known
+            if before.device == inside.device and torch.equal(before, inside):
+                return found
         if not bool(inside.any()):
             low = float(values.min()) * self.cell
             raise RunError(
@@ -233,10 +237,8 @@ class Tets(Faceted):
         return self._extract(self._geometry(), soft=True).spread / self.cell
 
     def to_mesh(self) -> Mesh:
-        surfaced = self.surface()
-        return Mesh(
-            surfaced.mesh.vertices, surfaced.mesh.faces, colors=surfaced.bake(surfaced.mesh.vertices)["base_color"]
-        )
+        mesh, bake = self.surface().mesh, baked(self.paint_field, self.material, self.values.device)
+        return Mesh(mesh.vertices, mesh.faces, colors=bake(mesh.vertices).get("base_color"))
 
     @torch.no_grad()
     def surface(self, *, iso: float | None = None, resolution: int = 128) -> Surfaced:

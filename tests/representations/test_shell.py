@@ -55,9 +55,9 @@ def test_colours_of_the_vertices_come_along(written):
 def test_files_that_are_refused(tmp_path):
     (tmp_path / "broken.glb").write_bytes(b"glTF and then nothing")
     (tmp_path / "note.txt").write_text("a mesh")
-    (tmp_path / "empty.obj").write_text("v 0 0 0\\nv 1 0 0\\n")
-    (tmp_path / "line.off").write_text("OFF\\n3 1 0\\n0 0 0\\n0 0 0\\n1 0 0\\n3 0 1 2\\n")
-    (tmp_path / "nan.obj").write_text("v nan 0 0\\nv 1 0 0\\nv 0 1 0\\nf 1 2 3\\n")
+    (tmp_path / "empty.obj").write_text("v 0 0 0\nv 1 0 0\n")
+    (tmp_path / "line.off").write_text("OFF\n3 1 0\n0 0 0\n0 0 0\n1 0 0\n3 0 1 2\n")
+    (tmp_path / "nan.obj").write_text("v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     for name, words in (
         ("absent.glb", "no such file"), ("note.txt", "expected a mesh file"), ("broken.glb", "no mesh"),
         ("empty.obj", "triangles|no mesh"), ("line.off", "without an area"), ("nan.obj", "finite|no mesh"),
@@ -79,7 +79,7 @@ def test_paint_is_trained_and_the_surface_stays(paint, written):
     assert raw.shape == (320, 5) and shell.width == 5 and not mesh.vertices.requires_grad
     raw.sum().backward()
     trained = [p for group in shell.parameter_groups() for p in group["params"]]
-    assert all(p.grad is not None for p in trained) and shell.vertices not in trained
+    assert all(p.grad is not None and p is not shell.vertices for p in trained)
     assert set(shell.surface().bake(points)) == {"base_color", "roughness", "metallic"}
 
 
