@@ -79,6 +79,7 @@ _TABLE = """
 1412.6980 | Kingma, Diederik P. and Ba, Jimmy | Adam: A Method for Stochastic Optimization
 1609.08144 | Wu, Yonghui and others | Google's Neural Machine Translation System: Bridging the Gap between Human and Machine Translation
 1711.05101 | Loshchilov, Ilya and Hutter, Frank | Decoupled Weight Decay Regularization
+1804.01654 | Wang, Nanyang and others | Pixel2Mesh: Generating 3D Mesh Models from Single RGB Images
 1810.04650 | Sener, Ozan and Koltun, Vladlen | Multi-Task Learning as Multi-Objective Optimization
 1910.10683 | Raffel, Colin and others | Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer
 2003.08934 | Mildenhall, Ben and others | NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis
@@ -90,6 +91,7 @@ _TABLE = """
 2103.00020 | Radford, Alec and others | Learning Transferable Visual Models From Natural Language Supervision
 2106.09685 | Hu, Edward J. and others | LoRA: Low-Rank Adaptation of Large Language Models
 2111.04276 | Shen, Tianchang and others | Deep Marching Tetrahedra: a Hybrid Representation for High-Resolution 3D Shape Synthesis
+2111.12503 | Munkberg, Jacob and others | Extracting Triangular 3D Models, Materials, and Lighting From Images
 2112.03907 | Verbin, Dor and others | Ref-NeRF: Structured View-Dependent Appearance for Neural Radiance Fields
 2112.10752 | Rombach, Robin and others | High-Resolution Image Synthesis with Latent Diffusion Models
 2201.05989 | Müller, Thomas and others | Instant Neural Graphics Primitives with a Multiresolution Hash Encoding
@@ -120,6 +122,7 @@ _TABLE = """
 2306.12422 | Huang, Yukun and others | DreamTime: An Improved Optimization Strategy for Diffusion-Guided 3D Generation
 2307.01952 | Podell, Dustin and others | SDXL: Improving Latent Diffusion Models for High-Resolution Image Synthesis
 2308.04079 | Kerbl, Bernhard and others | 3D Gaussian Splatting for Real-Time Radiance Field Rendering
+2308.05371 | Shen, Tianchang and others | Flexible Isosurface Extraction for Gradient-Based Mesh Optimization
 2308.06721 | Ye, Hu and others | IP-Adapter: Text Compatible Image Prompt Adapter for Text-to-Image Diffusion Models
 2308.16512 | Shi, Yichun and others | MVDream: Multi-view Diffusion for 3D Generation
 2309.16653 | Tang, Jiaxiang and others | DreamGaussian: Generative Gaussian Splatting for Efficient 3D Content Creation
