@@ -105,11 +105,13 @@ class Volume(Representation, ABC):
         radius: half the side of the box around the origin, metres.
         grid: which cells of the box hold matter.
         material: what its raw numbers are the inputs of; None is a colour and no more.
+        trained: steps so far.
     """
 
     radius: float
     grid: OccupancyGrid
     material: Material | None
+    trained: Tensor
 
     @abstractmethod
     def along(
@@ -156,6 +158,13 @@ class Volume(Representation, ABC):
     def looks(self, raw: Float[Tensor, "N width"]) -> dict[str, Float[Tensor, "N C"]]:
         """Raw numbers as the material's channels, each in its range; without a material "albedo" alone."""
         return {"albedo": torch.sigmoid(raw)} if self.material is None else self.material.activate(raw)
+
+    def probes(self, count: int) -> Float[Tensor, "M 3"]:
+        """Random points, as many in the whole box as in occupied cells (in that order), others after each step."""
+        generator = torch.Generator().manual_seed(int(self.trained))
+        half = max(count // 2, 1)
+        anywhere = (2 * torch.rand(half, 3, generator=generator) - 1) * self.radius
+        return torch.cat([anywhere.to(self.grid.peaks), self.grid.draw(self.bounds, half, generator)])
 
     def colored(self, mesh: Mesh) -> Mesh:
         """A surface of this volume with its colours at the vertices, on the CPU."""

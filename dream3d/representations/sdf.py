@@ -187,13 +187,6 @@ class SDFField(Volume):
     def _eps(self, eps: float | None) -> float:
         return eps or max(self.radius / self.encoding.spec.finest, 0.01 * self.radius)
 
-    def probes(self, count: int) -> Float[Tensor, "M 3"]:
-        """Random points, as many in the whole box as near the surface (in that order), others after each step."""
-        generator = torch.Generator().manual_seed(int(self.trained))
-        half = max(count // 2, 1)
-        anywhere = (2 * torch.rand(half, 3, generator=generator) - 1) * self.radius
-        return torch.cat([anywhere.to(self.grid.peaks), self.grid.draw(self.bounds, half, generator)])
-
     def after_step(self, step: int, optimizer: Optimizer, generator: torch.Generator | None = None) -> None:
         self.trained += 1
         with torch.no_grad():

@@ -7,6 +7,7 @@ import torch
 
 from dream3d.cameras import orbit, turntable
 from dream3d.checks import InputError, MissingError
+from dream3d.config import load
 from dream3d.lights import ShadingSwitch, Surroundings
 from dream3d.materials import PBR, Lambert
 from dream3d.renderers.march import March
@@ -256,6 +257,18 @@ def test_materials_must_fit():
         March(material=PBR())(ball(), turntable(1, 8))
     with pytest.raises(InputError, match="lights need a material, e.g. Lambert"):
         March(lights=ShadingSwitch())(ball(), turntable(1, 8))
+
+
+def test_recipes_name_materials_and_lights():
+    made, text = load("default", [
+        "stages.nerf.representation={class_path: SDFField, init_args: {material: PBR, levels: 2, log2_table: 8}}",
+        "stages.nerf.renderer.lights=Surroundings", "stages.nerf.renderer.deferred=true",
+    ])  # fmt: skip
+    stage = made.stages["nerf"]
+    assert isinstance(stage.representation(None), SDFField) and stage.representation(None).width == 5
+    assert isinstance(stage.renderer.lights, Surroundings) and "class_path: PBR" in text
+    made, _ = load("default", ["stages.nerf.renderer.material=Lambert", "stages.nerf.renderer.lights=ShadingSwitch"])
+    assert isinstance(made.stages["nerf"].renderer.lights, ShadingSwitch)
 
 
 @pytest.mark.cuda

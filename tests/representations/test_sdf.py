@@ -5,10 +5,15 @@ import math
 import pytest
 import torch
 
+from dream3d.cameras import orbit
 from dream3d.checks import InputError, RunError
 from dream3d.materials import PBR, Lambert
+from dream3d.nn.mesh_distance import MeshDistance
+from dream3d.regularizers import Eikonal
+from dream3d.renderers import March
 from dream3d.representations.field import Field
 from dream3d.representations.sdf import SDFField, laplace_density, neus_depth
+from dream3d.types import Mesh
 
 SMALL = {"levels": 4, "log2_table": 10, "base": 4, "finest": 32, "hidden": 16, "occupancy": 16}
 
@@ -136,6 +141,55 @@ def test_another_material_keeps_shape_and_colour():
     points = 2 * torch.rand(64, 3) - 1
     assert torch.equal(first.distance(points), second.distance(points))
     torch.testing.assert_close(first.query(points)[1], second.query(points)[1][:, :3])
+
+
+SEMI_AXES = torch.tensor([0.6, 0.35, 0.45])
+
+
+def ellipsoid_normals(cameras):
+    """Premultiplied normals of an ellipsoid, exactly: rays in the space where it is the unit sphere."""
+    origins, way = cameras.rays()
+    o, d = origins / SEMI_AXES, way / SEMI_AXES
+    a, b, c = (d * d).sum(-1), (o * d).sum(-1), (o * o).sum(-1) - 1
+    root = b * b - a * c
+    t = (-b - root.clamp_min(0).sqrt()) / a
+    normal = torch.nn.functional.normalize((origins + t[..., None] * way) / SEMI_AXES**2, dim=-1)
+    return torch.where(root[..., None] > 0, normal, 0.0)
+
+
+def chamfer(first, second):
+    """Mean distance of the vertices of each mesh from the other one's surface, averaged."""
+    ways = [MeshDistance(b, samples=2000)(a.vertices).abs().mean() for a, b in ((first, second), (second, first))]
+    return 0.5 * sum(ways)
+
+
+@pytest.mark.slow
+def test_geometry_is_recovered_from_normals():
+    """Of an ellipsoid, from a ball, from nothing but rendered normals in closed form."""
+    import trimesh
+
+    torch.manual_seed(0)
+    field = SDFField(levels=4, log2_table=11, base=4, finest=24, hidden=16, occupancy=24)
+    views = orbit(
+        torch.arange(6) * (2 * math.pi / 6), torch.tensor([0.4, -0.4, 0.1] * 2), torch.full((6,), 2.5),
+        torch.full((6,), 0.8), 20, 20,
+    )  # fmt: skip
+    target, renderer, eikonal = ellipsoid_normals(views), March(samples=40), Eikonal(points=512)
+    rates = [{**group, "lr": 0.02 * group["lr_scale"]} for group in field.parameter_groups()]
+    optimizer, generator = torch.optim.Adam(rates, betas=(0.9, 0.99), eps=1e-15), torch.Generator().manual_seed(0)
+    for step in range(120):
+        which = torch.randperm(6, generator=generator)[:2]
+        render = renderer(field, views[which], generator=generator, normals=True)
+        loss = (render.normal - target[which]).square().sum(-1).mean() + 0.1 * eikonal.loss(field, render)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        field.after_step(step, optimizer)
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    truth = Mesh(torch.from_numpy(ball.vertices.copy()).float() * SEMI_AXES, torch.from_numpy(ball.faces.copy()).long())
+    found = chamfer(field.surface(resolution=40).mesh, truth)
+    assert found < 0.01 * 2 * SEMI_AXES.norm()
+    assert field.sharpness > 30  # it has become harder by itself
 
 
 def test_becomes_what_came_before():
