@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from dream3d.checks import InputError, in_range
 from dream3d.guidance.time import Ramp, value_at
-from dream3d.nn.mesh_distance import MeshDistance, read_triangles
+from dream3d.nn.solid import Solid
 from dream3d.representations.base import Representation, Volume
 from dream3d.representations.particles import Particles
 from dream3d.representations.sdf import SDFField
@@ -287,7 +287,7 @@ class SketchShape(Regularizer):
         if radius not in self._distances:
             axis = torch.linspace(-radius, radius, SKETCH_CELLS + 1)
             corners = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).flip(-1)  # z, y, x
-            known = MeshDistance(read_triangles(self.mesh, radius=self.size))(corners.reshape(-1, 3))
+            known = _solid(self.mesh, self.size).signed_distance(corners.reshape(-1, 3), band=self.slack)
             self._distances[radius] = known.view(1, 1, *corners.shape[:3])
         field = self._distances[radius].to(points)
         at = (points / radius).view(1, 1, 1, -1, 3)
@@ -308,6 +308,26 @@ class SketchShape(Regularizer):
 
 SKETCH_CELLS = 32
 """Cells along an axis in which `SketchShape` keeps distances: where they are coarse, at the surface, it is free."""
+
+
+def _solid(path: str, radius: float) -> Solid:
+    """A mesh file, centred on the origin and scaled into a sphere.
+
+    Raises:
+        InputError: no mesh could be read from it.
+    """
+    import trimesh
+
+    try:
+        mesh: Any = trimesh.load(path, force="mesh", process=False)
+        vertices, faces = torch.tensor(mesh.vertices, dtype=torch.float32), torch.tensor(mesh.faces, dtype=torch.long)
+    except Exception as error:  # trimesh raises whatever its readers meet
+        raise InputError(f"{path}: no mesh could be read ({type(error).__name__}).") from error
+    if not len(faces):
+        raise InputError(f"{path}: expected a triangle mesh, got none.")
+    vertices = vertices - 0.5 * (vertices.amin(0) + vertices.amax(0))
+    return Solid(vertices * (radius / vertices.norm(dim=-1).max().clamp_min(1e-12)), faces)
+
 
 V = TypeVar("V", bound=Volume)
 

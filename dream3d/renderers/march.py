@@ -14,9 +14,8 @@ from torch.nn import functional
 from dream3d.checks import InputError, in_range, one_of
 from dream3d.kernels.ops import composite, march
 from dream3d.kernels.reference import Samples
-from dream3d.lights.base import Light, LightSampler
-from dream3d.lights.point import PointLight
-from dream3d.materials.base import Material, Points
+from dream3d.lights import Light, LightSampler, PointLight, ShadingSwitch, Surroundings
+from dream3d.materials import PBR, Material, MonteCarlo, Points
 from dream3d.renderers.base import Renderer
 from dream3d.representations.base import Representation, Volume
 from dream3d.types import Cameras, Render
@@ -81,8 +80,9 @@ class March(Renderer):
         early_stop: transmittance below which a ray ends.
         material: how light and the volume's raw numbers become colour; None takes the volume's own. Both must have the
             same channels.
-        lights: what shines at each step; None shows the base colour as it is. `Lambert` with `ShadingSwitch` is
-            DreamFusion's (arXiv:2209.14988, section 3.1).
+        lights: what shines at each step. `Lambert` with `ShadingSwitch` is DreamFusion's (arXiv:2209.14988, section
+            3.1). None is that switch, or a still studio for materials that need an environment; without a `material`
+            either, the base colour is shown as it is.
         deferred: shade once a pixel, at the mean point of its ray, instead of once a sample: much cheaper, and the same
             where surfaces are hard.
         backend: "dream3d" (our kernels or their twins), "nerfacc" (CUDA only), or "auto" (dream3d).
@@ -103,7 +103,7 @@ class March(Renderer):
         self.samples = samples
         self.early_stop = early_stop
         self.material = material
-        self.lights = lights
+        self.lights = lights or (None if material is None else _lights_for(material))
         self.deferred = deferred
         self.backend = one_of("March: backend", backend, ("auto", "dream3d", "nerfacc"))
         self._now = (0, 1)
@@ -143,7 +143,7 @@ class March(Renderer):
 
     def _shading(self, volume: Volume, cameras: Cameras, generator: torch.Generator | None) -> _Shading:
         material = self.material or volume.material
-        if material is not None and material.width != volume.width:
+        if material is not None and material.width not in (0, volume.width):  # 0 shows the shape alone
             raise InputError(
                 f"March: {type(material).__name__} needs {material.width} numbers a point, the "
                 f"{type(volume).__name__} has {volume.width}; give the representation the same material."
@@ -165,7 +165,8 @@ class March(Renderer):
         directions = rays.directions[ray]
         points = rays.origins[ray] + middle[:, None] * directions
         density, raw = volume.along(points, directions, samples.t_end - samples.t_start)
-        values = volume.looks(raw) if shading.material is None else shading.material.activate(raw)
+        own = shading.material is None or not shading.material.width
+        values = volume.looks(raw) if own else shading.material.activate(raw)
         rgb, normal = values["albedo"], None
         if shading.lit and not self.deferred:
             if shading.bent:
@@ -214,6 +215,10 @@ class March(Renderer):
             jitter=rays.jitter,
         )
         return drop_hidden(samples, volume, rays.origins, rays.directions)
+
+
+def _lights_for(material: Material) -> LightSampler:
+    return Surroundings() if isinstance(material, PBR | MonteCarlo) else ShadingSwitch()
 
 
 def _normals(volume: Volume, points: Tensor, directions: Tensor, weights: Tensor) -> Float[Tensor, "N 3"]:

@@ -16,9 +16,9 @@ from dream3d.materials.base import Material
 from dream3d.nn.differences import around, slope
 from dream3d.nn.encodings import HashEncoding
 from dream3d.nn.isosurface import isosurface, sample_grid
-from dream3d.nn.mesh_distance import MeshDistance
 from dream3d.nn.mlp import MLP
 from dream3d.nn.occupancy import OccupancyGrid
+from dream3d.nn.solid import Solid
 from dream3d.representations.base import Representation, Surfaced, Volume
 from dream3d.types import Mesh
 
@@ -219,12 +219,15 @@ class SDFField(Volume):
         """Distance and colour of a mesh, by Adam on points around and between."""
         if (reach := float(mesh.vertices.abs().max())) > self.radius:
             raise InputError(f"SDFField: the surface reaches {reach:.3g} m, the box {self.radius:g} m. Raise radius.")
-        known, generator = MeshDistance(mesh), torch.Generator().manual_seed(0)
-        on, _ = known.draw(FIT_POINTS // 2, generator)
+        solid, generator = Solid(mesh.vertices, mesh.faces), torch.Generator().manual_seed(0)
+        on = _drawn(mesh.vertices.detach().cpu().float()[mesh.faces.cpu()], FIT_POINTS // 2, generator)
         near = on + FIT_NEAR * torch.randn(on.shape, generator=generator)
         between = (2 * torch.rand(on.shape, generator=generator) - 1) * self.radius
         points = torch.cat([on, near[: len(on) // 2], between[: len(on) // 2]]).clamp(-self.radius, self.radius)
-        distance, colors = known(points), known.colors(points)
+        distance, colors = solid.signed_distance(points, band=4 * FIT_NEAR), None
+        if mesh.colors is not None:
+            at = solid.nearest(points)
+            colors = (at.weights[..., None] * mesh.colors.detach().cpu()[mesh.faces.cpu()[at.face]]).sum(1)
         beside = (distance.abs() < FIT_NEAR)[:, None].float()
         device = self.encoding.table.device
         rates = [{**group, "lr": 0.01 * group["lr_scale"]} for group in self.parameter_groups()[:2]]
@@ -244,6 +247,16 @@ class SDFField(Volume):
                     group["lr"] = 0.01 * group["lr_scale"] * min(1.0, 2 * (1 - step / steps))
                 optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+
+def _drawn(corners: Float[Tensor, "F 3 3"], count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
+    """Points spread evenly over triangles."""
+    area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+    face = torch.multinomial(area, count, replacement=True, generator=generator)
+    root, other = torch.rand(2, count, 1, generator=generator)
+    root = root.sqrt()
+    weight = torch.cat([1 - root, root * (1 - other), root * other], dim=-1)
+    return (weight[..., None] * corners[face]).sum(1)
 
 
 def neus_depth(first: Float[Tensor, "N"], last: Float[Tensor, "N"], s: Float[Tensor, ""]) -> Float[Tensor, "N"]:

@@ -259,6 +259,12 @@ def test_materials_must_fit():
         March(lights=ShadingSwitch())(ball(), turntable(1, 8))
 
 
+def test_lights_that_are_not_named_suit_the_material():
+    assert March().lights is None
+    assert isinstance(March(material=Lambert()).lights, ShadingSwitch)
+    assert isinstance(March(material=PBR()).lights, Surroundings)
+
+
 def test_recipes_name_materials_and_lights():
     made, text = load("default", [
         "stages.nerf.representation={class_path: SDFField, init_args: {material: PBR, levels: 2, log2_table: 8}}",

@@ -8,7 +8,7 @@ import torch
 from dream3d.cameras import orbit
 from dream3d.checks import InputError, RunError
 from dream3d.materials import PBR, Lambert
-from dream3d.nn.mesh_distance import MeshDistance
+from dream3d.nn.solid import Solid
 from dream3d.regularizers import Eikonal
 from dream3d.renderers import March
 from dream3d.representations.field import Field
@@ -159,8 +159,8 @@ def ellipsoid_normals(cameras):
 
 def chamfer(first, second):
     """Mean distance of the vertices of each mesh from the other one's surface, averaged."""
-    ways = [MeshDistance(b, samples=2000)(a.vertices).abs().mean() for a, b in ((first, second), (second, first))]
-    return 0.5 * sum(ways)
+    pairs = ((first, second), (second, first))
+    return 0.5 * sum(Solid(b.vertices, b.faces).nearest(a.vertices).distance.mean() for a, b in pairs)
 
 
 @pytest.mark.slow
