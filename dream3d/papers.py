@@ -82,6 +82,7 @@ _TABLE = """
 1804.01654 | Wang, Nanyang and others | Pixel2Mesh: Generating 3D Mesh Models from Single RGB Images
 1810.04650 | Sener, Ozan and Koltun, Vladlen | Multi-Task Learning as Multi-Objective Optimization
 1910.10683 | Raffel, Colin and others | Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer
+2002.10099 | Gropp, Amos and others | Implicit Geometric Regularization for Learning Shapes
 2003.08934 | Mildenhall, Ben and others | NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis
 2006.11239 | Ho, Jonathan and others | Denoising Diffusion Probabilistic Models
 2007.10740 | Ren, Jiawei and others | Balanced Meta-Softmax for Long-Tailed Visual Recognition
@@ -90,6 +91,8 @@ _TABLE = """
 2102.09672 | Nichol, Alex and Dhariwal, Prafulla | Improved Denoising Diffusion Probabilistic Models
 2103.00020 | Radford, Alec and others | Learning Transferable Visual Models From Natural Language Supervision
 2106.09685 | Hu, Edward J. and others | LoRA: Low-Rank Adaptation of Large Language Models
+2106.10689 | Wang, Peng and others | NeuS: Learning Neural Implicit Surfaces by Volume Rendering for Multi-view Reconstruction
+2106.12052 | Yariv, Lior and others | Volume Rendering of Neural Implicit Surfaces
 2111.04276 | Shen, Tianchang and others | Deep Marching Tetrahedra: a Hybrid Representation for High-Resolution 3D Shape Synthesis
 2111.12503 | Munkberg, Jacob and others | Extracting Triangular 3D Models, Materials, and Lighting From Images
 2112.03907 | Verbin, Dor and others | Ref-NeRF: Structured View-Dependent Appearance for Neural Radiance Fields

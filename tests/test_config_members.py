@@ -33,7 +33,7 @@ PAIRS = [
 ]
 
 
-NEEDED: dict[str, Any] = {"model": "some/folder", "image": "some.png", "renderer": "March"}
+NEEDED: dict[str, Any] = {"model": "some/folder", "image": "some.png", "mesh": "some.glb", "renderer": "March"}
 """Something for parameters without a default."""
 
 

@@ -41,18 +41,18 @@ INWARDS, DEPTHS = (1.5, -3.0), 10
 
 
 def inward_colors(
-    query: Callable[[Float[Tensor, "N 3"]], tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]],
+    query: Callable[[Float[Tensor, "N 3"]], tuple[Float[Tensor, "N"], Float[Tensor, "N C"]]],
     points: Float[Tensor, "P 3"],
     normals: Float[Tensor, "P 3"],
     cell: float,
-) -> Float[Tensor, "P 3"]:
+) -> Float[Tensor, "P C"]:
     """Colour of surface points as a camera in front of each would see it.
 
     A decimated mesh is a fraction of a cell beside the level set, and the colour there may never have been seen in
     training: so a short ray goes inwards along the normal and composites.
 
     Args:
-        query: density (1/metre) and colour at points.
+        query: density (1/metre) and colour, or any channels, at points.
         points: on a surface, or nearly.
         normals: unit, outwards.
         cell: size of a cell of the grid in which the surface was found, metres.
@@ -63,7 +63,7 @@ def inward_colors(
     alpha = -torch.expm1(-density.view(-1, DEPTHS) * (0.5 * cell))
     alpha = torch.cat([alpha[:, :-1], torch.ones_like(alpha[:, :1])], dim=1)
     clear = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha[:, :-1]], dim=1), dim=1)
-    return ((alpha * clear)[..., None] * rgb.view(-1, DEPTHS, 3)).sum(1)
+    return ((alpha * clear)[..., None] * rgb.view(-1, DEPTHS, rgb.shape[-1])).sum(1)
 
 
 OPAQUE, AGREE, LEVELS = 0.5, 0.98, 64

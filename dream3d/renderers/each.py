@@ -27,6 +27,9 @@ class Each(Renderer):
     def __init__(self, *, renderer: Renderer) -> None:
         self.renderer = renderer
 
+    def before_step(self, step: int, views: int) -> None:
+        self.renderer.before_step(step, views)
+
     def __call__(
         self,
         representation: Representation,

@@ -11,19 +11,18 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from dream3d.checks import in_range, one_of
-from dream3d.kernels.reference import Occupancy
+from dream3d.materials.base import Material
+from dream3d.nn.differences import around, slope
 from dream3d.nn.encodings import HashEncoding
-from dream3d.nn.isosurface import automatic_iso, inward_colors, isosurface, sample_grid
+from dream3d.nn.isosurface import automatic_iso, isosurface, sample_grid
 from dream3d.nn.mlp import MLP
-from dream3d.representations.base import Representation, Surfaced
+from dream3d.nn.occupancy import OccupancyGrid
+from dream3d.representations.base import Representation, Surfaced, Volume
 from dream3d.types import Mesh
-
-CHUNK = 1 << 18
-"""Points a query without gradient takes at once: bounds the memory of exports."""
 
 
 @final
-class Field(Representation):
+class Field(Volume):
     """Volumetric density (1/metre) and display-referred colour, without view dependence.
 
     density = sharpness * softplus(MLP(hash(x)) + blob(x)) with the linear blob `blob_density * (1 - |x| / blob_radius)`
@@ -31,6 +30,7 @@ class Field(Representation):
 
     Args:
         start: the stage before; a Field of the same shape hands over its parameters, anything else is ignored here.
+        material: what the field gives the inputs of; None is a colour. A renderer lights it (`March`).
         radius: half the side of the box, metres.
         levels: grids of the hash encoding.
         log2_table: log2 of the rows of a level; 15 to 17 on a CPU, 19 on a GPU.
@@ -45,13 +45,11 @@ class Field(Representation):
         network_lr_scale: learning rate of the MLP relative to the hash table's.
     """
 
-    peaks: Tensor
-    means: Tensor
-
     def __init__(
         self,
         start: Representation | None = None,
         *,
+        material: Material | None = None,
         radius: float = 1.0,
         levels: int = 10,
         log2_table: int = 15,
@@ -69,34 +67,36 @@ class Field(Representation):
         in_range("Field: radius", radius, 1e-3)
         in_range("Field: blob_radius", blob_radius, 1e-3)
         in_range("Field: sharpness", sharpness, 1e-3)
-        in_range("Field: occupancy", occupancy, 8, 512)
-        in_range("Field: refresh", refresh, 1)
+        self.material = material
         self.radius = radius
         self.sharpness = sharpness
         self.blob_density = blob_density
         self.blob_radius = blob_radius
-        self.refresh = refresh
         self.network_lr_scale = network_lr_scale
         self.encoding = HashEncoding(levels=levels, log2_table=log2_table, base=base, finest=finest)
-        self.mlp = MLP(self.encoding.width, 4, hidden=hidden)
-        cells = -(-occupancy // 8) * 8
-        self.register_buffer("peaks", torch.zeros(cells, cells, cells))  # decaying maximum, index order z, y, x
-        self.register_buffer("means", torch.zeros(cells, cells, cells))  # running mean
+        self.mlp = MLP(self.encoding.width, 1 + self.width, hidden=hidden)
+        self.grid = OccupancyGrid(cells=occupancy, radius=radius, refresh=refresh)
         self.register_buffer("trained", torch.zeros((), dtype=torch.long))
-        self._occupancy: Occupancy | None = None
-        self.register_load_state_dict_post_hook(Field._forget_occupancy)
+        self.register_load_state_dict_pre_hook(_renamed)
         if isinstance(start, Field):
-            self.load_state_dict(start.state_dict())
+            self._hand_over(start)
 
-    def _raw(self, points: Float[Tensor, "N 3"], *, twice: bool = False) -> Float[Tensor, "N 4"]:
+    def _raw(self, points: Float[Tensor, "N 3"], *, twice: bool = False) -> Float[Tensor, "N one_and_width"]:
         raw = self.mlp(self.encoding((points / self.radius + 1) * 0.5, twice=twice))
         blob = self.blob_density * (1 - points.norm(dim=-1, keepdim=True) / self.blob_radius)
-        return raw + functional.pad(blob, (0, 3))
+        return raw + functional.pad(blob, (0, self.width))
 
-    def query(self, points: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
-        """Density (1/metre, 0 or more) and colour ([0, 1]) at world points; gradients to the parameters."""
+    def along(
+        self, points: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], lengths: Float[Tensor, "N"]
+    ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N width"]]:
         raw = self._raw(points)
-        return self.sharpness * functional.softplus(raw[:, 0]), torch.sigmoid(raw[:, 1:])
+        return self.sharpness * functional.softplus(raw[:, 0]), raw[:, 1:]
+
+    def query(self, points: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, "N"], Float[Tensor, "N width"]]:
+        """Density (1/metre, 0 or more) and colour ([0, 1]), or all channels of the material, at world points."""
+        raw = self._raw(points)
+        channels = self.looks(raw[:, 1:])
+        return self.sharpness * functional.softplus(raw[:, 0]), torch.cat(list(channels.values()), dim=-1)
 
     def density(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Density alone (1/metre), 0 or more."""
@@ -114,52 +114,20 @@ class Field(Representation):
         """
         one_of("normals: mode", mode, ("finite", "analytic"))
         if mode == "analytic":
-            with torch.enable_grad():
-                leaf = points.detach().requires_grad_()
-                track = torch.is_grad_enabled()
-                total = functional.softplus(self._raw(leaf, twice=track)[:, 0]).sum()
-                (gradient,) = torch.autograd.grad(total, leaf, create_graph=track)
+            track = torch.is_grad_enabled()
+            gradient = slope(lambda p: functional.softplus(self._raw(p, twice=track)[:, 0]), points, track=track)
             return -functional.normalize(gradient, dim=-1, eps=1e-8)
         step = eps or max(self.radius / self.encoding.spec.finest, 0.01 * self.radius)
-        offsets = step * torch.eye(3, dtype=points.dtype, device=points.device)
-        around = torch.stack([points[:, None] + offsets, points[:, None] - offsets])
-        plus, minus = self.density(around.view(-1, 3)).view(2, -1, 3)
+        plus, minus = around(self.density, points, step)
         return -functional.normalize(plus - minus, dim=-1, eps=1e-8)
 
-    @property
-    def occupancy(self) -> Occupancy:
-        """Which cells of the box may hold matter; refreshed as training goes on."""
-        if self._occupancy is None:
-            if not bool(self.peaks.any()):
-                self._refresh(torch.zeros_like(self.peaks)[..., None].expand(*self.peaks.shape, 3) + 0.5)
-            # A cell counts when crossing it absorbs one percent of the light, or less in fields thin everywhere.
-            thin = 0.01 * self.peaks.shape[0] / (2 * self.radius)
-            threshold = min(thin, float(self.peaks.mean()))
-            self._occupancy = Occupancy.pack(self.peaks > threshold)
-        return self._occupancy
-
-    def _forget_occupancy(self, _: object = None) -> None:
-        self._occupancy = None
-
-    @torch.no_grad()
-    def _refresh(self, inside: Float[Tensor, "R R R 3"]) -> None:
-        """Look at every cell once, at the relative position `inside` (x, y, z in [0, 1])."""
-        cells = self.peaks.shape[0]
-        index = torch.arange(cells, device=self.peaks.device, dtype=torch.float32)
-        z, y, x = torch.meshgrid(index, index, index, indexing="ij")
-        corner = torch.stack([x, y, z], dim=-1)
-        points = ((corner + inside) * (2 / cells) - 1).view(-1, 3) * self.radius
-        seen = torch.cat([self.density(chunk) for chunk in points.split(CHUNK)]).view_as(self.peaks)
-        self.peaks.copy_(torch.maximum(self.peaks * 0.9, seen))
-        self.means.lerp_(seen, 0.5)
-        self._occupancy = None
+    def bounds(self, points: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+        density = self.density(points)
+        return density, density
 
     def after_step(self, step: int, optimizer: Optimizer, generator: torch.Generator | None = None) -> None:
         self.trained += 1
-        if step % self.refresh == 0:
-            # Seeded by the step, so that a resumed run looks at the same points.
-            generator = torch.Generator().manual_seed(step)
-            self._refresh(torch.rand(*self.peaks.shape, 3, generator=generator).to(self.peaks))
+        self.grid.after_step(step, self.bounds)
 
     def parameter_groups(self) -> list[dict]:
         return [
@@ -168,23 +136,18 @@ class Field(Representation):
         ]
 
     def to_mesh(self) -> Mesh:
-        mesh = self.surface(resolution=64).mesh
-        with torch.no_grad():
-            _, colors = self.query(mesh.vertices.to(self.peaks.device))
-        return Mesh(mesh.vertices, mesh.faces, colors=colors.cpu())
+        return self.colored(self.surface(resolution=64).mesh)
 
     def surface(self, *, iso: float | None = None, resolution: int = 128) -> Surfaced:
-        values = sample_grid(self.density, self.radius, resolution, self.peaks.device)
+        values = sample_grid(self.density, self.radius, resolution, self.grid.peaks.device)
         cell = 2 * self.radius / resolution
         level = automatic_iso(values, cell) if iso is None else iso
         mesh = isosurface(values, level, self.radius, steps=int(self.trained))
-        return Surfaced(mesh, lambda points: self._bake(points, cell))
+        return Surfaced(mesh, lambda points: self.bake(points, cell))
 
-    @torch.no_grad()
-    def _bake(self, points: Float[Tensor, "N 3"], cell: float) -> dict[str, Float[Tensor, "N C"]]:
-        """Colour as a camera in front of each point would see it, and the field's normal there."""
-        colors, normals = [], []
-        for chunk in points.to(self.peaks.device).split(CHUNK // 8):
-            normals.append(self.normals(chunk, eps=cell))
-            colors.append(inward_colors(self.query, chunk, normals[-1], cell))
-        return {"base_color": torch.cat(colors).cpu(), "normal": torch.cat(normals).cpu()}
+
+def _renamed(_module: object, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Checkpoints from when the grid was no part of its own."""
+    for name in ("peaks", "means"):
+        if prefix + name in state:
+            state[f"{prefix}grid.{name}"] = state.pop(prefix + name)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dream3d.checks import InputError, RunError
+from dream3d.materials import PBR
 from dream3d.representations.field import Field
 
 
@@ -73,9 +74,9 @@ def test_occupancy_covers_the_matter_and_little_else():
     assert bool(occupied[8, 8, 8]) and not bool(occupied[0, 0, 0])
     assert 0.02 < occupied.float().mean() < 0.5
     optimizer = torch.optim.SGD(field.parameters(), lr=0.0)
-    before = field.peaks.clone()
+    before = field.grid.peaks.clone()
     field.after_step(0, optimizer)
-    assert not torch.equal(before, field.peaks)
+    assert not torch.equal(before, field.grid.peaks)
     with torch.no_grad():
         field.mlp.net[-1].bias[0] = -50.0
     for step in range(0, 16 * 60, 16):
@@ -89,6 +90,21 @@ def test_same_shaped_start_hands_over():
     second = Field(first, sharpness=1.0, levels=4, log2_table=10, base=4, finest=32, hidden=16, occupancy=16)
     points = torch.rand(32, 3) - 0.5
     torch.testing.assert_close(first.density(points), second.density(points), rtol=0, atol=0)
+
+
+def test_opens_what_was_saved_before_the_grid_was_a_part():
+    first, second = tiny(), tiny(blob_density=3.0)
+    first.after_step(0, torch.optim.SGD(first.parameters(), lr=0.0))
+    second.load_state_dict({name.removeprefix("grid."): value for name, value in first.state_dict().items()})
+    assert torch.equal(first.grid.peaks, second.grid.peaks)
+
+
+def test_a_material_is_baked():
+    field = tiny(material=PBR())
+    assert field.width == 5 and field.query(torch.zeros(2, 3))[1].shape == (2, 5)
+    baked = field.surface(resolution=24).bake(field.to_mesh().vertices)
+    assert set(baked) == {"base_color", "roughness", "metallic", "normal"}
+    assert baked["roughness"].shape[1] == 1
 
 
 def test_surface_of_the_blob_is_a_sphere():

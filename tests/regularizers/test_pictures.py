@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from dream3d.checks import InputError
-from dream3d.guidance.time import Ramp
 from dream3d.layouts import Part
 from dream3d.regularizers import (
     DepthNormal,
     Distortion,
+    Flatness,
     Inside,
     MaterialEntropy,
     OpacityL1,
     Opaque,
     Orientation,
     PlausibleAlbedo,
-    Regularizer,
+    SampleOrientation,
     ScaleL1,
     Smooth,
     SmoothAlbedo,
@@ -95,15 +95,15 @@ def test_missing_channels_are_named():
         Smooth().loss(None, picture(1.0))
 
 
-@pytest.mark.parametrize("family", Regularizer.__subclasses__())
-def test_weights_follow_their_ramp(family):
-    toward = torch.tensor([0.0, 0, 1]).expand(1, 4, 4, 3)
-    render = picture(0.5, depth=torch.rand(1, 4, 4, 1), normal=toward, aux={"view": toward, **CHANNELS})
-    regularizer = family(weight=Ramp(start=0.0, end=2.0, steps=10))
-    cube = Part(text="a cube", center=(0.0, 0.0, 0.0), size=(0.1, 0.1, 0.1))
-    made = Gaussians(point_splats(torch.rand(9, 3)), parts={"cube": cube})
-    assert regularizer(made, render, 0).item() == 0
-    assert regularizer(made, render, 20).item() == pytest.approx(2 * regularizer.loss(made, render).item())
+def test_closed_forms_of_normals():
+    up, right = torch.tensor([0.0, 1, 0]), torch.tensor([1.0, 0, 0])
+    edge = torch.stack([up, up, right, right]).expand(1, 4, 4, 3)
+    assert Flatness().loss(None, picture(1.0, normal=up.expand(1, 4, 4, 3))).item() == pytest.approx(0, abs=1e-6)
+    assert Flatness().loss(None, picture(0.5, normal=0.5 * edge)).item() == pytest.approx(4 / 16)  # four of 16 pixels
+    away = torch.full((1, 4, 4, 1), 0.25)
+    assert SampleOrientation().loss(None, picture(1.0, aux={"away": away})).item() == 0.25
+    with pytest.raises(InputError, match="'away'"):
+        SampleOrientation().loss(None, picture(1.0))
 
 
 def wall(tilt: float, *, alpha: float = 1.0, lean: float = 0.0) -> Render:
