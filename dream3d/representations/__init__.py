@@ -6,3 +6,4 @@ from dream3d.representations.field import Field as Field
 from dream3d.representations.gaussians import Gaussians as Gaussians
 from dream3d.representations.image import Image as Image
 from dream3d.representations.particles import Particles as Particles
+from dream3d.representations.textured import Textured as Textured
