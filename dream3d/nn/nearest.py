@@ -12,13 +12,17 @@ from torch import Tensor
 PER_FACE = 4
 """Points a triangle, on average, that are spread over a mesh."""
 
+LEAST = 1 << 14
+"""Points that are spread over a mesh of few triangles: they must not stand far apart."""
+
 CANDIDATES = 8
 """Nearest ones of these whose triangles are looked at."""
 
 
 @final
 class NearestPlace:
-    """Where a mesh is nearest to a point, among the triangles of the nearest of many points that are spread over it.
+    """Where a mesh is nearest to a point, among the triangles of the nearest of many points that are spread over it:
+    exact but where two places are about equally near.
 
     Args:
         vertices: metres.
@@ -31,7 +35,7 @@ class NearestPlace:
         self.corners = vertices[faces.long()].detach().cpu().double().numpy()
         a, b, c = (self.corners[:, k] for k in range(3))
         area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
-        count = 1 + (PER_FACE * len(area) * area / max(area.sum(), 1e-300)).astype(np.int64)
+        count = 1 + (max(PER_FACE * len(area), LEAST) * area / max(area.sum(), 1e-300)).astype(np.int64)
         self.face = np.arange(len(area)).repeat(count)
         order = np.arange(len(self.face)) - (count.cumsum() - count).repeat(count)
         # The R2 sequence (Roberts 2018) fills a square evenly; folded over, it fills a triangle.
