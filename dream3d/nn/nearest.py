@@ -21,8 +21,8 @@ CANDIDATES = 8
 
 @final
 class NearestPlace:
-    """Where a mesh is nearest to a point, among the triangles of the nearest of many points that are spread over it:
-    exact but where two places are about equally near.
+    """Where a mesh is nearest to a point, among the triangles of the nearest of many points that are spread over it.
+    Exact but where two triangles are about equally near: there the distance is off by their spacing at most.
 
     Args:
         vertices: metres.
