@@ -23,7 +23,7 @@ COMMANDS = {
     "generate": "turn a prompt into a 3D asset",
     "resume": "go on with a run that was stopped or killed",
     "export": "write the asset of a finished run again, with other settings",
-    "render": "draw pictures or a turntable of a run",
+    "render": "draw pictures or a turntable of a run or a mesh file",
     "evaluate": "judge assets: R@1, similarity, Janus rate",
     "report": "make the page of a run anew",
     "compare": "put runs side by side on one page",
