@@ -113,4 +113,4 @@ def test_a_film_of_a_file_and_materials(ball: Path, tmp_path: Path, monkeypatch:
         assert iio.imread(folder / "turntable_rgb.mp4", plugin="pyav").shape == (4, 16, 16, 3)
         shown[material] = iio.imread(folder / "rgb_000.png")[8, 8].astype(int)
     assert (shown["plain"] == shown["lambert"]).all(), "even light shows the base colour"
-    assert abs(shown["mc"] - shown["plain"]).max() < 12
+    assert abs(shown["mc"] - shown["plain"]).max() < 25, "and so does the integral, but for what shines"
