@@ -101,4 +101,3 @@ def test_albedo_roughness_and_metallic_are_found_again() -> None:
                 off.append((one.aux[name] - two.aux[name])[inside].abs().flatten())
     mean = {name: float(torch.cat(off).mean()) for name, off in errors.items()}
     assert mean["albedo"] < 0.05 and mean["roughness"] < 0.08 and mean["metallic"] < 0.1, mean
-    print(mean)
