@@ -103,6 +103,7 @@ def test_a_mesh_file(ball: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert seen["rgb"][12, 24].mean() > seen["rgb"][36, 24].mean() + 20  # the sky is above
 
 
+@pytest.mark.slow
 def test_a_film_of_a_file_and_materials(ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dream3d.commands.render.FRAMES", 4)
     shown = {}
