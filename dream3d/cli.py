@@ -26,7 +26,7 @@ COMMANDS = {
     "stop": "let a run stop after the step in hand, with an asset",
     "view": "watch a run or a file in the browser",
     "export": "write the asset of a finished run again, with other settings",
-    "render": "draw pictures or a turntable of a run",
+    "render": "draw pictures or a turntable of a run or a mesh file",
     "evaluate": "judge assets: R@1, similarity, Janus rate",
     "report": "make the page of a run anew",
     "compare": "put runs side by side on one page",

@@ -28,12 +28,14 @@ class Points:
         normal: unit, outwards.
         view: unit, from the point to the camera.
         visible: casts shadows; None means that nothing does.
+        axes: of the camera, right, up and backwards as columns; None where no camera is known.
     """
 
     position: Float[Tensor, "*N 3"]
     normal: Float[Tensor, "*N 3"]
     view: Float[Tensor, "*N 3"]
     visible: Visible | None = None
+    axes: Float[Tensor, "*#N 3 3"] | None = None
 
     def bumped(self, values: Mapping[str, Tensor]) -> Points:
         """With the normal that the channel "bump", if there is one, gives them."""
@@ -55,9 +57,14 @@ class Material(ABC):
 
     Inputs are named: "albedo" (sRGB-coded, as every colour outside), "roughness" and "metallic" (linear, as in glTF),
     "bump" (world-space slope of a height field, dimensionless). Light is added up linearly inside, and coded once.
+
+    Attributes:
+        needs_normals: whether it looks at the points' normals.
+        needs_environment: whether no light but an `Environment` will do.
     """
 
     needs_normals: bool = True
+    needs_environment: bool = False
 
     @property
     @abstractmethod
@@ -116,6 +123,11 @@ class Material(ABC):
                     f"{type(self).__name__} needs the channel '{name}', got {', '.join(values) or 'none'}."
                 )
         return tuple(values[name] for name in names)
+
+
+def glow(values: Mapping[str, Tensor]) -> Tensor | float:
+    """Linear radiance that the surface sends out by itself: the channel "emissive", if there is one."""
+    return values.get("emissive", 0.0)
 
 
 def metallic_roughness(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dream3d.lights.base import Light
-from dream3d.materials.base import Channel, Material, Points
+from dream3d.materials.base import Channel, Material, Points, glow
 from dream3d.nn.color import to_linear, to_srgb
 
 
@@ -43,4 +43,4 @@ class Lambert(Material):
         shade = light.diffuse(points.position, points.normal)
         if not self.linear:
             return (albedo * shade).clamp(0, 1)
-        return to_srgb((to_linear(albedo) * shade).clamp(0, 1))
+        return to_srgb((to_linear(albedo) * shade + glow(values)).clamp(0, 1))

@@ -13,7 +13,7 @@ from torch import Tensor
 from dream3d.checks import InputError, in_range
 from dream3d.lights.base import Light
 from dream3d.lights.environment import Environment
-from dream3d.materials.base import Channel, Material, Points, metallic_roughness
+from dream3d.materials.base import Channel, Material, Points, glow, metallic_roughness
 from dream3d.materials.metallic import Shares, shares
 from dream3d.materials.normals import facing
 from dream3d.nn.color import Tone, display, to_linear
@@ -67,6 +67,8 @@ class MonteCarlo(Material):
         self.samples = samples
         self.tone: Tone = tone
 
+    needs_environment = True
+
     @property
     def channels(self) -> Mapping[str, Channel]:
         return self._channels
@@ -79,7 +81,8 @@ class MonteCarlo(Material):
         *,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*N 3"]:
-        return display(self.linear(points, values, light, generator=generator), tone=self.tone)
+        radiance = self.linear(points, values, light, generator=generator) + glow(values)
+        return display(radiance, tone=self.tone)
 
     def linear(
         self,

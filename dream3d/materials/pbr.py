@@ -13,7 +13,7 @@ from torch.nn import functional
 from dream3d.checks import InputError
 from dream3d.lights.base import Light
 from dream3d.lights.environment import Environment
-from dream3d.materials.base import Channel, Material, Points, metallic_roughness
+from dream3d.materials.base import Channel, Material, Points, glow, metallic_roughness
 from dream3d.materials.metallic import shares
 from dream3d.materials.normals import facing
 from dream3d.nn.color import Tone, display, to_linear
@@ -46,6 +46,8 @@ class PBR(Material):
         self._channels = metallic_roughness("PBR", roughness, metallic, bump)
         self.tone: Tone = tone
 
+    needs_environment = True
+
     @property
     def channels(self) -> Mapping[str, Channel]:
         return self._channels
@@ -59,7 +61,8 @@ class PBR(Material):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*N 3"]:
         diffuse, specular = self.linear(points, values, light)
-        return display(diffuse + specular, tone=self.tone)
+        # All light of a panorama is indirect, which is what a baked occlusion dims (glTF 2.0, section 3.9.3).
+        return display((diffuse + specular) * values.get("occlusion", 1.0) + glow(values), tone=self.tone)
 
     def linear(
         self, points: Points, values: Mapping[str, Float[Tensor, "*N C"]], light: Light

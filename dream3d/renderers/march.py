@@ -15,7 +15,7 @@ from dream3d.checks import InputError, in_range, one_of
 from dream3d.kernels.ops import composite, march
 from dream3d.kernels.reference import Samples
 from dream3d.lights import Light, LightSampler, PointLight, ShadingSwitch, Surroundings
-from dream3d.materials import PBR, Material, MonteCarlo, Points
+from dream3d.materials import Material, Points
 from dream3d.renderers.base import Renderer
 from dream3d.representations.base import Representation, Volume
 from dream3d.types import Cameras, Render
@@ -165,8 +165,8 @@ class March(Renderer):
         directions = rays.directions[ray]
         points = rays.origins[ray] + middle[:, None] * directions
         density, raw = volume.along(points, directions, samples.t_end - samples.t_start)
-        own = shading.material is None or not shading.material.width
-        values = volume.looks(raw) if own else shading.material.activate(raw)
+        material = shading.material
+        values = volume.looks(raw) if material is None or not material.width else material.activate(raw)
         rgb, normal = values["albedo"], None
         if shading.lit and not self.deferred:
             if shading.bent:
@@ -218,7 +218,7 @@ class March(Renderer):
 
 
 def _lights_for(material: Material) -> LightSampler:
-    return Surroundings() if isinstance(material, PBR | MonteCarlo) else ShadingSwitch()
+    return Surroundings() if material.needs_environment else ShadingSwitch()
 
 
 def _normals(volume: Volume, points: Tensor, directions: Tensor, weights: Tensor) -> Float[Tensor, "N 3"]:

@@ -10,3 +10,4 @@ from dream3d.representations.particles import Particles as Particles
 from dream3d.representations.sdf import SDFField as SDFField
 from dream3d.representations.shell import Shell as Shell
 from dream3d.representations.tets import Tets as Tets
+from dream3d.representations.textured import Textured as Textured

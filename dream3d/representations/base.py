@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dream3d.checks import InputError
 from dream3d.kernels.reference import Occupancy
 from dream3d.materials.base import Material
 from dream3d.materials.normals import gradient_bump
@@ -71,14 +72,33 @@ class Representation(nn.Module, ABC):
         """
 
 
-class Faceted(Representation, ABC):
-    """A representation that is made of triangles: what the `Raster` renderer draws.
+@dataclass(frozen=True)
+class Hits:
+    """Points of a mesh that pictures show.
 
-    Attributes:
-        width: raw numbers that `paint` gives a point; those of the renderer's material (`Material.width`).
+    Args:
+        position: metres.
+        normal: unit, smooth, outwards.
+        face: which triangle.
+        barycentrics: the shares of its corners.
+        uv: texture coordinates, origin at the top left; None where the mesh has none.
+        footprint: the way in the texture from one pixel to the next, in units of `uv`: what a mip level is chosen by.
     """
 
-    width: int
+    position: Float[Tensor, "N 3"]
+    normal: Float[Tensor, "N 3"]
+    face: Int[Tensor, "N"]
+    barycentrics: Float[Tensor, "N 3"]
+    uv: Float[Tensor, "N 2"] | None = None
+    footprint: Float[Tensor, "N"] | None = None
+
+    def __getitem__(self, rows: slice) -> Hits:
+        parts = (self.position, self.normal, self.face, self.barycentrics, self.uv, self.footprint)
+        return Hits(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
+
+
+class Triangles(Representation, ABC):
+    """A representation that is made of triangles: what the `Raster` renderer draws."""
 
     @abstractmethod
     def facets(self) -> Mesh:
@@ -89,6 +109,27 @@ class Faceted(Representation, ABC):
         """
 
     @abstractmethod
+    def inputs(self, hits: Hits, material: Material) -> dict[str, Float[Tensor, "N C"]]:
+        """The material's inputs at points of `facets`, activated; differentiable.
+
+        Beside the channels of the material it may hold others that are known, and "normal": unit, world, finer than
+        that of the hit.
+
+        Raises:
+            InputError: this representation cannot feed that material.
+        """
+
+
+class Faceted(Triangles, ABC):
+    """Triangles whose colour is a function of the place, or of UVs.
+
+    Attributes:
+        width: raw numbers that `paint` gives a point; those of the renderer's material (`Material.width`).
+    """
+
+    width: int
+
+    @abstractmethod
     def paint(self, points: Float[Tensor, "N 3"], uv: Float[Tensor, "N 2"] | None = None) -> Float[Tensor, "N width"]:
         """What the material makes its inputs of (`Material.activate`), at points of the surface; differentiable.
 
@@ -96,6 +137,16 @@ class Faceted(Representation, ABC):
             points: metres.
             uv: of the points, origin at the top left; None where `facets` has none.
         """
+
+    def inputs(self, hits: Hits, material: Material) -> dict[str, Float[Tensor, "N C"]]:
+        if not material.width:  # it shows the shape alone
+            return {}
+        if self.width != material.width:
+            raise InputError(
+                f"{type(self).__name__} paints {self.width} numbers a point, {type(material).__name__} takes "
+                f"{material.width}. Give both the same."
+            )
+        return material.activate(self.paint(hits.position, hits.uv))
 
 
 class Volume(Representation, ABC):

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from dream3d.checks import InputError
 from dream3d.lights import Even, PointLight, Sky, Studio, about_y, prefiltered
-from dream3d.materials import PBR, Lambert, Material, MonteCarlo, Plain, Points
+from dream3d.materials import PBR, Lambert, Material, MonteCarlo, NormalMap, Plain, Points
 from dream3d.nn.color import display, to_linear, to_srgb
 
 VIEW = torch.tensor([0.0, 0.0, 1.0])
@@ -206,7 +206,7 @@ def test_gradients_of_monte_carlo():
             torch.testing.assert_close(found[i].sum(-1, keepdim=True), slope, rtol=0.03, atol=3e-3)
 
 
-@pytest.mark.parametrize("family", Material.__subclasses__())
+@pytest.mark.parametrize("family", [family for family in Material.__subclasses__() if family().width])
 def test_every_material(family):
     """Any leading shape, one light for all or one a view; ranges; errors that name what is missing."""
     material = family()
@@ -252,3 +252,28 @@ def test_mirrors_show_the_light():
     seen = light.specular(mirrored, torch.zeros(len(mirrored), 1))
     assert ((specular - seen).abs().mean() / seen.mean()).item() < 0.05
     assert math.isfinite(float(specular.sum()))
+
+
+def test_normals_as_colours():
+    """No inputs and no light; along the camera's own axes a wall that faces it is blue."""
+    q = torch.linalg.qr(torch.randn(5, 3, 3))[0]
+    points = Points(q[..., 2], q[..., 2], q[..., 2], axes=q)
+    values = NormalMap().activate(torch.zeros(5, 0))
+    assert values == {} and NormalMap().width == 0
+    torch.testing.assert_close(NormalMap()(points, {}, lit("even")), 0.5 * q[..., 2] + 0.5)
+    blue = NormalMap(space="camera")(points, {}, lit("even"))
+    torch.testing.assert_close(blue, torch.tensor([0.5, 0.5, 1.0]).expand(5, 3))
+    with pytest.raises(InputError, match="points that know their camera"):
+        NormalMap(space="camera")(dataclasses.replace(points, axes=None), {}, lit("even"))
+
+
+def test_what_glows_adds_light_and_what_is_hidden_loses_it():
+    points = sphere(6)
+    values = filled(points, 0.5, 0.6, 0.2)
+    glowing = values | {"emissive": torch.full_like(points.normal, 0.07)}
+    for material in (Lambert(), PBR(tone="clip"), MonteCarlo(tone="clip", samples=48)):
+        more, less = (to_linear(material(points, v, lit("even"))) for v in (glowing, values))
+        torch.testing.assert_close(more, less + 0.07, atol=1e-5, rtol=1e-5)
+    half = values | {"occlusion": torch.full_like(values["roughness"], 0.5)}
+    more, less = (to_linear(PBR(tone="clip")(points, v, lit("even"))) for v in (values, half))
+    torch.testing.assert_close(less, 0.5 * more, atol=1e-5, rtol=1e-5)
