@@ -44,11 +44,11 @@ CORE = [
     "rich>=13.8,<15",
     "jaxtyping",
 ]
-TEST = ["pytest>=8", "beartype", "pygltflib", "packaging", "embreex"]
+TEST = ["pytest>=8", "beartype", "pygltflib", "packaging", "embreex", "viser"]
 EXTRAS = {
     "t5": ["sentencepiece", "protobuf"],
-    "viewer": ["viser", "tensorboard"],
-    "mesh": ["open3d", "manifold3d", "embreex"],
+    "viewer": ["viser"],
+    "mesh": ["manifold3d", "embreex"],
     "eval": ["mitsuba"],
     "cluster": ["ray"],
     "test": TEST,
