@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from dream3d.checks import InputError
+from dream3d.checks import InputError, in_range
 from dream3d.guidance.time import Ramp
 from dream3d.regularizers.base import Regularizer, parts_of
 from dream3d.representations.base import Representation

@@ -146,5 +146,5 @@ def test_gaussians_have_closed_forms():
     assert OpacityL1(weight=0.5)(both, picture(1.0), 0).item() == pytest.approx(0.15)
     OpacityL1().loss(made, picture(1.0)).backward()
     torch.testing.assert_close(made.logits.grad, torch.full((40,), 0.3 * 0.7 / 40))
-    with pytest.raises(InputError, match="OpacityL1 is for Gaussians, not for a Field"):
+    with pytest.raises(InputError, match="OpacityL1 is for Gaussians, not for Field"):
         OpacityL1().loss(Field(levels=2, log2_table=8), picture(1.0))

@@ -51,7 +51,7 @@ def test_closed_forms_of_signed_distances():
     both = Particles(of=lambda start: SDFField(start, **SMALL), count=2)
     assert Eikonal().loss(both, picture(1.0)).item() == pytest.approx(0, abs=0.01)
     for regularizer in (Eikonal(), Curvature()):
-        with pytest.raises(InputError, match="is for an SDFField, not for a Field"):
+        with pytest.raises(InputError, match="is for SDFField, not for Field"):
             regularizer.loss(Field(**SMALL), picture(1.0))
 
 
