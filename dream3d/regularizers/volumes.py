@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from dream3d.checks import InputError, in_range
+from dream3d.checks import in_range
 from dream3d.guidance.time import Ramp
+from dream3d.mesh_files import read_mesh
 from dream3d.nn.solid import Solid
 from dream3d.regularizers.base import Regularizer, parts_of
 from dream3d.representations.base import Representation, Volume
@@ -136,14 +137,5 @@ def _solid(path: str, radius: float) -> Solid:
     Raises:
         InputError: no mesh could be read from it.
     """
-    import trimesh
-
-    try:
-        mesh: Any = trimesh.load(path, force="mesh", process=False)
-        vertices, faces = torch.tensor(mesh.vertices, dtype=torch.float32), torch.tensor(mesh.faces, dtype=torch.long)
-    except Exception as error:  # trimesh raises whatever its readers meet
-        raise InputError(f"{path}: no mesh could be read ({type(error).__name__}).") from error
-    if not len(faces):
-        raise InputError(f"{path}: expected a triangle mesh, got none.")
-    vertices = vertices - 0.5 * (vertices.amin(0) + vertices.amax(0))
-    return Solid(vertices * (radius / vertices.norm(dim=-1).max().clamp_min(1e-12)), faces)
+    mesh = read_mesh(path).facets()
+    return Solid(mesh.vertices * (radius / mesh.vertices.norm(dim=-1).max().clamp_min(1e-12)), mesh.faces)

@@ -83,5 +83,5 @@ def test_volumes_follow_the_sketch(capsule, kind):
 
 
 def test_a_sketch_that_is_not_there_is_named():
-    with pytest.raises(InputError, match="absent.glb: no mesh could be read"):
+    with pytest.raises(InputError, match="absent.glb"):
         SketchShape(mesh="absent.glb").loss(Field(**SMALL), picture(1.0))
