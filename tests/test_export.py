@@ -133,7 +133,7 @@ def test_occlusion_is_a_map_when_asked_for():
 
 
 def test_a_fallback_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("dream3d.texturing.MOST_FACES", 100)
+    monkeypatch.setattr("dream3d.unwrapping.MOST_FACES", 100)
     told = []
     Export(**SMALL)(Analytic(box), tmp_path, "box", {}, warn=told.append)
     assert len(told) == 1 and "using a box projection" in told[0]

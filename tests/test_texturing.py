@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from dream3d import atlas, texturing
+from dream3d import atlas, unwrapping
 from dream3d.cameras import turntable
 from dream3d.checks import InputError
 from dream3d.kernels.mesh import interpolate, mip_levels, project_vertices
 from dream3d.kernels.mesh import rasterise as rasterise_views
 from dream3d.kernels.texture import sample_texture
 from dream3d.meshing import decimate, topology, vertex_normals
-from dream3d.texturing import bake, overlap, rasterise, tangents, unwrap
+from dream3d.texturing import DEFAULT_ROUGHNESS, bake, overlap, rasterise, tangents, unwrap
 from dream3d.types import Mesh
 from tests.test_meshing import sphere, surface_of
 
@@ -62,7 +62,7 @@ while True:
 def test_unwrap_falls_back_with_a_warning(script, seconds, message, monkeypatch, tmp_path):
     mesh = decimate(sphere(24), 400)
     if script == WORKS:
-        monkeypatch.setattr(texturing, "PATIENCE", 600)
+        monkeypatch.setattr(unwrapping, "PATIENCE", 600)
     (tmp_path / "child.py").write_text(script.format(file=atlas.__file__))
     monkeypatch.setattr(atlas, "__file__", str(tmp_path / "child.py"))
     with pytest.warns(UserWarning, match=message):
@@ -71,7 +71,7 @@ def test_unwrap_falls_back_with_a_warning(script, seconds, message, monkeypatch,
 
 
 def test_too_many_faces_are_known_beforehand(monkeypatch):
-    monkeypatch.setattr(texturing, "MOST_FACES", 399)
+    monkeypatch.setattr(unwrapping, "MOST_FACES", 399)
     monkeypatch.setattr(subprocess, "run", None)
     told = []
     unwrap(decimate(sphere(24), 400), texture=128, warn=told.append)
@@ -146,7 +146,7 @@ def test_baked_colour_at_every_vertex_is_the_field_s_colour():
     picture = material.base_color.permute(2, 0, 1)[None]
     seen = torch.nn.functional.grid_sample(picture, grid, align_corners=False, padding_mode="border")[0, :, 0].T
     torch.testing.assert_close(seen, 0.5 + 0.4 * mesh.vertices, atol=0.02, rtol=0)
-    assert material.orm[0, 0].tolist() == pytest.approx([1.0, texturing.DEFAULT_ROUGHNESS, 0.0])
+    assert material.orm[0, 0].tolist() == pytest.approx([1.0, DEFAULT_ROUGHNESS, 0.0])
     assert (material.roughness, material.metallic) == (1.0, 0.0)
     # Without normals of its own the map is flat.
     torch.testing.assert_close(material.normal, torch.tensor([0.5, 0.5, 1.0]).expand(512, 512, 3))

@@ -42,7 +42,7 @@ def test_other_settings_beside_the_first_asset(run: Path, capsys: pytest.Capture
 def test_what_it_said_and_warned_of_is_in_the_log(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dream3d.texturing.MOST_FACES", 10)
+    monkeypatch.setattr("dream3d.unwrapping.MOST_FACES", 10)
     assert said(capsys, "export", str(run), "--format", "usd,ply", "--texture-size", "64", "--occlusion")[0] == 0
     log, warned = (run / "log.txt").read_text(), json.loads((run / "run.json").read_text())["warnings"][-1]
     assert "UV atlas of" in log and f"warning: {warned}" in log
