@@ -257,7 +257,7 @@ def test_bad_values_are_refused(cls: type, wrong: dict[str, int]) -> None:
 # ---- in a stage
 
 
-def module(densify: Densification, *, count: int = 40, steps: int = 8) -> StageModule:
+def module(densify: Densification, *, count: int = 40, steps: int = 8, flat: bool = False) -> StageModule:
     stage = Stage(
         representation=lambda start: Gaussians(start),
         renderer=Splat(),
@@ -270,7 +270,7 @@ def module(densify: Densification, *, count: int = 40, steps: int = 8) -> StageM
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        made = Gaussians(count=count, sh_degree=1, densify=densify)
+        made = Gaussians(count=count, flat=flat, sh_degree=1, densify=densify)
     return StageModule(stage, Prompt("a teddy bear"), made, seed=0)
 
 
@@ -303,6 +303,14 @@ def test_killed_and_resumed_in_the_middle_is_the_same_to_the_bit(densify: Densif
         one, two = everything(whole), everything(second)
         assert len(one) == len(two) and all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     assert len(numbers) > 1 and len(gaussians_of(whole)) != 40  # it was in the middle
+
+
+def test_discs_stay_flat_and_multiply(densify: Densification) -> None:
+    made = module(densify, flat=True)
+    fit(made, CPU, [])
+    discs = gaussians_of(made)
+    assert len(discs) != 40 and discs.log_scales.shape == (len(discs), 2) and not discs.scales[:, 2].any()
+    assert made.optimizer.state[discs.log_scales]["exp_avg"].shape == discs.log_scales.shape
 
 
 def test_budget_is_never_exceeded() -> None:
