@@ -90,10 +90,12 @@ _TABLE = """
 2011.03277 | Laine, Samuli and others | Modular Primitives for High-Performance Differentiable Rendering
 2102.09672 | Nichol, Alex and Dhariwal, Prafulla | Improved Denoising Diffusion Probabilistic Models
 2103.00020 | Radford, Alec and others | Learning Transferable Visual Models From Natural Language Supervision
+2106.03452 | Peng, Songyou and others | Shape As Points: A Differentiable Poisson Solver
 2106.09685 | Hu, Edward J. and others | LoRA: Low-Rank Adaptation of Large Language Models
 2106.10689 | Wang, Peng and others | NeuS: Learning Neural Implicit Surfaces by Volume Rendering for Multi-view Reconstruction
 2106.12052 | Yariv, Lior and others | Volume Rendering of Neural Implicit Surfaces
 2111.04276 | Shen, Tianchang and others | Deep Marching Tetrahedra: a Hybrid Representation for High-Resolution 3D Shape Synthesis
+2111.12077 | Barron, Jonathan T. and others | Mip-NeRF 360: Unbounded Anti-Aliased Neural Radiance Fields
 2111.12503 | Munkberg, Jacob and others | Extracting Triangular 3D Models, Materials, and Lighting From Images
 2112.03907 | Verbin, Dor and others | Ref-NeRF: Structured View-Dependent Appearance for Neural Radiance Fields
 2112.10752 | Rombach, Robin and others | High-Resolution Image Synthesis with Latent Diffusion Models
@@ -122,6 +124,7 @@ _TABLE = """
 2305.18455 | Luo, Weijian and others | Diff-Instruct: A Universal Approach for Transferring Knowledge From Pre-trained Diffusion Models
 2305.18766 | Zhu, Junzhe and others | HiFA: High-fidelity Text-to-3D Generation with Advanced Diffusion Guidance
 2306.03092 | Li, Zhaoshuo and others | Neuralangelo: High-Fidelity Neural Surface Reconstruction
+2306.05044 | Dupuy, Jonathan and Benyoub, Anis | Sampling Visible GGX Normals with Spherical Caps
 2306.12422 | Huang, Yukun and others | DreamTime: An Improved Optimization Strategy for Diffusion-Guided 3D Generation
 2307.01952 | Podell, Dustin and others | SDXL: Improving Latent Diffusion Models for High-Resolution Image Synthesis
 2308.04079 | Kerbl, Bernhard and others | 3D Gaussian Splatting for Real-Time Radiance Field Rendering
@@ -144,6 +147,7 @@ _TABLE = """
 2402.05054 | Tang, Jiaxiang and others | LGM: Large Multi-View Gaussian Model for High-Resolution 3D Content Creation
 2403.03206 | Esser, Patrick and others | Scaling Rectified Flow Transformers for High-Resolution Image Synthesis
 2403.04692 | Chen, Junsong and others | PixArt-Sigma: Weak-to-Strong Training of Diffusion Transformer for 4K Text-to-Image Generation
+2403.17888 | Huang, Binbin and others | 2D Gaussian Splatting for Geometrically Accurate Radiance Fields
 2404.04057 | Zhou, Mingyuan and others | Score identity Distillation: Exponentially Fast Distillation of Pretrained Diffusion Models for One-Step Generation
 2404.06109 | Rota Bulo, Samuel and others | Revising Densification in Gaussian Splatting
 2404.09591 | Kheradmand, Shakiba and others | 3D Gaussian Splatting as Markov Chain Monte Carlo
@@ -152,6 +156,7 @@ _TABLE = """
 2405.11252 | Miao, Xingyu and others | Dreamer XL: Towards High-Resolution Text-to-3D Generation via Trajectory Score Matching
 2405.14867 | Yin, Tianwei and others | Improved Distribution Matching Distillation for Fast Image Synthesis
 2405.15891 | Lukoianov, Artem and others | Score Distillation via Reparametrized DDIM
+2406.01467 | Zhang, Baowen and others | RaDe-GS: Rasterizing Depth in Gaussian Splatting
 2406.03293 | Yang, Xiaofeng and others | Text-to-Image Rectified Flow as Plug-and-Play Priors
 2407.02040 | Ma, Zhiyuan and others | ScaleDreamer: Scalable Text-to-3D Synthesis with Asynchronous Score Distillation
 2407.13976 | Huang, Shuo and others | PlacidDreamer: Advancing Harmony in Text-to-3D Generation
