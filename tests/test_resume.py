@@ -30,7 +30,7 @@ SAME = (GLB, "ckpts/step000010.ckpt", "metrics.jsonl", "metrics.csv", "save/fina
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever others have left
     yield
     signal.signal(signal.SIGINT, before)
 
