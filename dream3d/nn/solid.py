@@ -6,6 +6,7 @@ Nothing here is differentiable; all of it is deterministic.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import NamedTuple, final
 
 import numpy as np
@@ -35,7 +36,7 @@ PAIRS = 1 << 20
 
 
 class Nearest(NamedTuple):
-    """Points of the surface nearest to `N` points.
+    """Points of the surface nearest to `N` points, in their type and on their device.
 
     Attributes:
         distance: metres.
@@ -86,10 +87,14 @@ class Solid:
         order = _along_a_curve(pieces.mean(1))
         self._pieces, self._face = pieces[order], self._face[order]
         self._tree = cKDTree(self._pieces.mean(1))
-        self._levels = _clustered(self._pieces)
         centred = corners - corners.reshape(-1, 3).mean(0)
         volume = (centred[:, 0] * np.cross(centred[:, 1], centred[:, 2])).sum()
         self._turn = -1.0 if volume < 0 else 1.0
+
+    @cached_property
+    def _levels(self) -> list[_Clusters]:
+        """For signs alone: who asks for nearest points does not pay for them."""
+        return _clustered(self._pieces)
 
     def nearest(self, points: Float[Tensor, "N 3"]) -> Nearest:
         """The nearest points of the surface.
@@ -106,9 +111,9 @@ class Solid:
         best = distance.argmin(1)
         row = np.arange(len(at))
         return Nearest(
-            torch.from_numpy(distance[row, best]).float(),
-            torch.from_numpy(face[row, best]).long(),
-            torch.from_numpy(weights[row, best]).float(),
+            torch.from_numpy(distance[row, best]).to(points),
+            torch.from_numpy(face[row, best]).long().to(points.device),
+            torch.from_numpy(weights[row, best]).to(points),
         )
 
     def winding(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:

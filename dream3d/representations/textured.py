@@ -15,7 +15,7 @@ from dream3d.kernels.texture import Pyramid, mipmap, sample_texture
 from dream3d.materials.base import Material
 from dream3d.materials.normals import tangent_space
 from dream3d.nn.color import to_linear, to_srgb
-from dream3d.nn.nearest import NearestPlace
+from dream3d.nn.solid import Solid
 from dream3d.representations.base import Hits, Representation, Surfaced, Triangles
 from dream3d.types import Mesh
 
@@ -150,11 +150,11 @@ class Textured(Triangles):
 
     def surface(self, *, iso: float | None = None, resolution: int = 128) -> Surfaced:
         """The mesh, and the textures at the nearest of its points; `iso` and `resolution` mean nothing here."""
-        nearest = NearestPlace(self.vertices, self.faces)
+        solid = Solid(self.vertices, self.faces)
 
         def bake(points: Float[Tensor, "N 3"]) -> dict[str, Tensor]:
-            face, barycentrics = nearest(points.to(self.vertices))
-            values = self.known(self._hits(face, barycentrics))
+            near = solid.nearest(points.to(self.vertices))
+            values = self.known(self._hits(near.face, near.weights))
             named = {"base_color": values["albedo"]}
             return named | {k: values[k] for k in ("roughness", "metallic", "occlusion", "normal") if k in values}
 

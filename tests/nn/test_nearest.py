@@ -1,11 +1,11 @@
-"""The nearest place of a mesh against all places of it."""
+"""The nearest points of a solid against all points of it."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from dream3d.nn.nearest import NearestPlace
+from dream3d.nn.solid import Nearest, Solid
 from tests.kernels.mesh_scenes import DOUBLE, icosphere, soup
 
 
@@ -14,8 +14,8 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def places(vertices: torch.Tensor, faces: torch.Tensor, found: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    face, shares = found
+def places(vertices: torch.Tensor, faces: torch.Tensor, found: Nearest) -> torch.Tensor:
+    face, shares = found.face, found.weights
     assert (shares >= -1e-9).all() and torch.allclose(shares.sum(1), torch.ones(len(shares), dtype=DOUBLE))
     return (vertices[faces[face]] * shares[..., None]).sum(1)
 
@@ -23,7 +23,7 @@ def places(vertices: torch.Tensor, faces: torch.Tensor, found: tuple[torch.Tenso
 def test_a_ball_is_nearest_straight_below() -> None:
     vertices, faces = icosphere(4)
     points = 1.5 * torch.nn.functional.normalize(torch.randn(500, 3, dtype=DOUBLE), dim=1)
-    found = places(vertices, faces, NearestPlace(vertices, faces)(points))
+    found = places(vertices, faces, Solid(vertices, faces).nearest(points))
     assert (found - points / 1.5).norm(dim=1).max() < 0.02
 
 
@@ -33,7 +33,7 @@ def test_nothing_is_nearer(generator: torch.Generator) -> None:
     vertices = torch.cat([small, 3 * soup(3, DOUBLE, generator)[0]])
     faces = torch.cat([faces, 180 + torch.arange(9).view(3, 3)])
     points = 2 * torch.rand(300, 3, dtype=DOUBLE, generator=generator) - 1
-    found = (places(vertices, faces, NearestPlace(vertices, faces)(points)) - points).norm(dim=1)
+    found = (places(vertices, faces, Solid(vertices, faces).nearest(points)) - points).norm(dim=1)
     step = torch.linspace(0, 1, 25, dtype=DOUBLE)
     u, v = (x[(step[:, None] + step[None]) <= 1 + 1e-9] for x in torch.meshgrid(step, step, indexing="ij"))
     net = torch.stack([1 - u - v, u, v], dim=1) @ vertices[faces]
@@ -46,4 +46,4 @@ def test_a_point_of_the_surface_is_its_own_nearest(generator: torch.Generator) -
     face = torch.randint(len(faces), (200,), generator=generator)
     shares = torch.rand(200, 3, dtype=DOUBLE, generator=generator)
     points = (vertices[faces[face]] * (shares / shares.sum(1, keepdim=True))[..., None]).sum(1)
-    torch.testing.assert_close(places(vertices, faces, NearestPlace(vertices, faces)(points)), points)
+    torch.testing.assert_close(places(vertices, faces, Solid(vertices, faces).nearest(points)), points)
