@@ -30,8 +30,8 @@ from dream3d import config  # noqa: E402
 from dream3d.commands.base import table  # noqa: E402
 from dream3d.evaluation.assets import Asset, judge_asset, pictures  # noqa: E402
 from dream3d.evaluation.judge import TrainedJudge  # noqa: E402
+from dream3d.fitting import fit  # noqa: E402
 from dream3d.media import row  # noqa: E402
-from dream3d.pipeline import fit  # noqa: E402
 
 MAIN = "sds,vsd,esd,asd,csm,ism"
 PIXELS, LABEL = 160, 100

@@ -26,9 +26,9 @@ from PIL import ImageDraw  # noqa: E402
 
 from dream3d import config  # noqa: E402
 from dream3d.checks import Dream3DError, one_of  # noqa: E402
+from dream3d.fitting import fit  # noqa: E402
 from dream3d.guidance import CFG, Objective  # noqa: E402
 from dream3d.media import row  # noqa: E402
-from dream3d.pipeline import fit  # noqa: E402
 from dream3d.prompts import Prompt  # noqa: E402
 from dream3d.representations import Image  # noqa: E402
 from dream3d.stage import Stage, StageModule  # noqa: E402

@@ -19,7 +19,7 @@ set_thread_policy()
 import torch  # noqa: E402
 
 from dream3d import config  # noqa: E402
-from dream3d.pipeline import fit  # noqa: E402
+from dream3d.fitting import fit  # noqa: E402
 
 
 def main() -> None:

@@ -85,3 +85,8 @@ def describe(
         priors=told["priors"],
     )
     return float(before.get("seconds", 0.0))
+
+
+def minutes(seconds: float) -> str:
+    """A length of time in words."""
+    return f"{int(seconds // 60)} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.1f} s"

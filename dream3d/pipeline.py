@@ -29,10 +29,9 @@ from dream3d.checkpoints import newest, number_of, stored
 from dream3d.checks import Dream3DError, InputError, RunFolderError, in_range
 from dream3d.control import forget
 from dream3d.export import Export
-from dream3d.facts import describe, extras
+from dream3d.facts import describe, extras, minutes
 from dream3d.final import around, final_pictures, mask_picture
-from dream3d.fitting import device_named, own_generators, seed_all, terminable
-from dream3d.fitting import fit as fit
+from dream3d.fitting import device_named, fit, own_generators, seed_all, terminable
 from dream3d.guards import Collapse, in_words, memory_line
 from dream3d.microscope import Microscope
 from dream3d.obey import Obey
@@ -154,7 +153,7 @@ class Pipeline:
         """
         with run.locked():
             run.sweep()
-            saved = newest(run, self._warn)[1] if stored(run.ckpts) else None
+            saved = newest(run, LOG.warning)[1] if stored(run.ckpts) else None
             names = list(self.stages)
             at = self._position(saved) if saved else 0
             over = saved is not None and at == len(names) - 1 and saved["step"] >= self.stages[names[at]].steps
@@ -202,7 +201,7 @@ class Pipeline:
             return run.path
         run.update(status="done", **self._cost(began, spent))
         self._report(run)
-        self.say(f"done in {_minutes(time.monotonic() - began)}: {run.path}")
+        self.say(f"done in {minutes(time.monotonic() - began)}: {run.path}")
         return run.path
 
     def restore(self, run: RunFolder) -> Representation:
@@ -211,7 +210,7 @@ class Pipeline:
         Raises:
             RunFolderError: there is none, or it does not fit the configuration.
         """
-        path, saved = newest(run, self._warn)
+        path, saved = newest(run, LOG.warning)
         name = list(self.stages)[self._position(saved)]
         self.renderer = self.stages[name].renderer
         return self._filled(self.representation(name), saved, path.name)
@@ -249,9 +248,6 @@ class Pipeline:
             if number_of(path) > total:
                 os.replace(path, path.with_suffix(".damaged"))
         rewind(run, done)
-
-    def _warn(self, line: str) -> None:
-        LOG.warning(line)
 
     def say(self, line: str) -> None:
         """One line for the user, unless quiet."""
@@ -317,7 +313,7 @@ class Pipeline:
             Previews(run.progress, every=self.preview_every, offset=offset),
             Metrics(run, name),
             Microscope(run.path / "save" / "microscope", every=self.preview_every, stage=name, offset=offset),
-            Collapse(run, name, self._warn),
+            Collapse(run, name, LOG.warning),
             checkpoints,  # after all that reports: what is before it is on disk by then
             *([self.watch(run, name)] if self.watch else []),
             control,
@@ -380,11 +376,11 @@ class Pipeline:
 
         def warn(line: str) -> None:
             run.warn(line)
-            self._warn(line)
+            LOG.warning(line)
 
         files = self.export(representation, run.export, run.path.parent.name, self.extras(), say=tell, warn=warn)
         run.update(files=[str(f.relative_to(run.path)) for f in files])
-        self.say(f"asset {', '.join(f.name for f in files)} in {_minutes(time.monotonic() - began)}")
+        self.say(f"asset {', '.join(f.name for f in files)} in {minutes(time.monotonic() - began)}")
 
     def _report(self, run: RunFolder) -> None:
         """The page of the run, which is worth no less without it."""
@@ -401,7 +397,3 @@ class Pipeline:
     def extras(self) -> dict[str, Any]:
         """What is written into the asset: no path, no user, no time, so that the same run gives the same bytes."""
         return extras(self.prompt, self.seed, self.stages.values())
-
-
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds // 60)} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.1f} s"

@@ -30,10 +30,9 @@ from dream3d.callbacks import (
 )
 from dream3d.cameras import OrbitCameras
 from dream3d.checks import RunError
-from dream3d.fitting import own_generators, terminable
+from dream3d.fitting import fit, own_generators, terminable
 from dream3d.guidance import CFG, SDS
 from dream3d.media import read_pictures
-from dream3d.pipeline import fit
 from dream3d.priors import Gaussian
 from dream3d.prompts import Prompt
 from dream3d.regularizers import Sparsity

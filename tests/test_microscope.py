@@ -14,10 +14,10 @@ from dream3d.callbacks import Metrics
 from dream3d.cameras import OrbitCameras
 from dream3d.checks import RunError
 from dream3d.config import load
+from dream3d.fitting import fit
 from dream3d.guidance import CFG, CSD, SDS, Inversion, Objective
 from dream3d.media import read_pictures
 from dream3d.microscope import TILES, Microscope, _spread, examine, heat
-from dream3d.pipeline import fit
 from dream3d.priors import Gaussian
 from dream3d.prompts import Prompt
 from dream3d.recipes import recipes

@@ -14,8 +14,8 @@ from torch import Tensor
 from dream3d.backgrounds import Background, RandomFlat
 from dream3d.cameras import OrbitCameras, turntable
 from dream3d.checks import InputError, RunError
+from dream3d.fitting import fit
 from dream3d.guidance import CFG, SDS, Noised, Objective, UniformTime
-from dream3d.pipeline import fit
 from dream3d.priors import Builtin, Critic, FullCopy, Gaussian, LoRA, Prior, Query
 from dream3d.prompts import Prompt
 from dream3d.regularizers import Opaque, Sparsity

@@ -19,6 +19,7 @@ from dream3d.checks import Dream3DError, InputError, MissingError, RunFolderErro
 from dream3d.runs import RunFolder, find
 
 if TYPE_CHECKING:
+    from dream3d.control import Request
     from dream3d.pipeline import Pipeline
 
 Number = TypeVar("Number", int, float)
@@ -233,6 +234,24 @@ def set_logging(args: argparse.Namespace) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         logger.addHandler(handler)
+
+
+def add_request(parser: Parser) -> None:
+    """Arguments of the commands that ask a run for something."""
+    parser.add_argument("run", metavar="RUN", help="folder of a run, or latest")
+    add_out(parser)
+    add_common(parser)
+
+
+def request(args: argparse.Namespace, what: Request, answer: str) -> int:
+    """Ask the run that is meant, and say what it will do; `answer` has its folder's place in it."""
+    from dream3d.control import ask
+
+    found = find(args.run, args.out)
+    ask(found, what)
+    if not args.quiet:
+        say(answer.format(run=found.path))
+    return 0
 
 
 def say(text: str = "") -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dream3d.checks import InputError, in_range
 from dream3d.lights.base import Light
+from dream3d.lights.environment import Environment
 from dream3d.materials.normals import gradient_bump
 
 Visible = Callable[[Float[Tensor, "*N 3"], Float[Tensor, "S *N 3"]], Float[Tensor, "S *N 1"]]
@@ -128,6 +129,17 @@ class Material(ABC):
 def glow(values: Mapping[str, Tensor]) -> Tensor | float:
     """Linear radiance that the surface sends out by itself: the channel "emissive", if there is one."""
     return values.get("emissive", 0.0)
+
+
+def environment_of(who: str, light: Light) -> Environment:
+    """The light, for materials that need a panorama.
+
+    Raises:
+        InputError: it is of another kind.
+    """
+    if not isinstance(light, Environment):
+        raise InputError(f"{who} needs an Environment, not a {type(light).__name__}. Take `Surroundings` as lights.")
+    return light
 
 
 def metallic_roughness(

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dream3d.checks import InputError, in_range
+from dream3d.checks import in_range
 from dream3d.lights.base import Light
 from dream3d.lights.environment import Environment
-from dream3d.materials.base import Channel, Material, Points, glow, metallic_roughness
+from dream3d.materials.base import Channel, Material, Points, environment_of, glow, metallic_roughness
 from dream3d.materials.metallic import Shares, shares
 from dream3d.materials.normals import facing
 from dream3d.nn.color import Tone, display, to_linear
@@ -53,6 +53,8 @@ class MonteCarlo(Material):
         tone: how light above 1 is shown.
     """
 
+    needs_environment = True
+
     def __init__(
         self,
         *,
@@ -66,8 +68,6 @@ class MonteCarlo(Material):
         self._channels = metallic_roughness("MonteCarlo", roughness, metallic, bump)
         self.samples = samples
         self.tone: Tone = tone
-
-    needs_environment = True
 
     @property
     def channels(self) -> Mapping[str, Channel]:
@@ -93,8 +93,7 @@ class MonteCarlo(Material):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*N 3"]:
         """Linear radiance towards the camera."""
-        if not isinstance(light, Environment):
-            raise InputError(f"MonteCarlo needs an Environment, not a {type(light).__name__}.")
+        light = environment_of("MonteCarlo", light)
         albedo, roughness, metallic = self.need(values, "albedo", "roughness", "metallic")
         points = points.bumped(values)
         normal, view = facing(points.normal, points.view), points.view

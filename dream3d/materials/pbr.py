@@ -10,10 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from dream3d.checks import InputError
 from dream3d.lights.base import Light
-from dream3d.lights.environment import Environment
-from dream3d.materials.base import Channel, Material, Points, glow, metallic_roughness
+from dream3d.materials.base import Channel, Material, Points, environment_of, glow, metallic_roughness
 from dream3d.materials.metallic import shares
 from dream3d.materials.normals import facing
 from dream3d.nn.color import Tone, display, to_linear
@@ -35,6 +33,8 @@ class PBR(Material):
         tone: how light above 1 is shown.
     """
 
+    needs_environment = True
+
     def __init__(
         self,
         *,
@@ -45,8 +45,6 @@ class PBR(Material):
     ) -> None:
         self._channels = metallic_roughness("PBR", roughness, metallic, bump)
         self.tone: Tone = tone
-
-    needs_environment = True
 
     @property
     def channels(self) -> Mapping[str, Channel]:
@@ -68,8 +66,7 @@ class PBR(Material):
         self, points: Points, values: Mapping[str, Float[Tensor, "*N C"]], light: Light
     ) -> tuple[Float[Tensor, "*N 3"], Float[Tensor, "*N 3"]]:
         """Linear radiance from the diffuse and from the mirrored light."""
-        if not isinstance(light, Environment):
-            raise InputError(f"PBR needs an Environment, not a {type(light).__name__}. Take `Surroundings` as lights.")
+        light = environment_of("PBR", light)
         albedo, roughness, metallic = self.need(values, "albedo", "roughness", "metallic")
         points = points.bumped(values)
         normal = facing(points.normal, points.view)

@@ -7,8 +7,8 @@ import torch
 
 from dream3d.cameras import OrbitCameras, turntable
 from dream3d.checks import InputError
+from dream3d.fitting import fit
 from dream3d.guidance import CFG, SDS
-from dream3d.pipeline import fit
 from dream3d.priors import Gaussian
 from dream3d.prompts import Prompt
 from dream3d.renderers import Each, March, Plane

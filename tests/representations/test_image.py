@@ -9,8 +9,8 @@ import torch
 
 from dream3d.cameras import FixedCameras, turntable
 from dream3d.checks import InputError, RunError
+from dream3d.fitting import fit
 from dream3d.guidance import CFG, SDS
-from dream3d.pipeline import fit
 from dream3d.priors import Gaussian
 from dream3d.prompts import Prompt
 from dream3d.renderers import Plane
